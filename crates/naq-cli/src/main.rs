@@ -1,0 +1,2 @@
+//! The stock `naq` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The data of naq: jobs, results, errors, states, retry policy and the wire format

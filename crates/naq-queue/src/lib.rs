@@ -1,0 +1,1 @@
+//! The producer side of naq: queues, enqueueing, job handles

@@ -1,0 +1,1 @@
+//! The storage seam of naq, its NATS and SQLite implementations, and the services above it

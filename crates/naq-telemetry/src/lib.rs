@@ -1,0 +1,1 @@
+//! Logging for naq: formats, files, and the fields that tie a line to its job

@@ -1,0 +1,1 @@
+//! The consumer side of naq: workers, handlers, leases, the scheduler loop

@@ -1,0 +1,1 @@
+//! naq: a background job queue on one SQLite file or a NATS JetStream cluster
