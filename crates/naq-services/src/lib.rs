@@ -1,1 +1,12 @@
-//! The storage seam of naq, its NATS and SQLite implementations, and the services above it
+//! The storage seam of naq, its NATS and SQLite implementations, and the services above it.
+//!
+//! Invariant: the only crate that names the NATS client or SQLite, and no public item shows either. Backends store state
+//! and claim atomically; what a job's next state is, is decided above the seam, once for all of them.
+//!
+//! Not here: running handlers (naq-worker), reading configuration files (naq-config), printing.
+
+pub mod context;
+pub mod storage;
+
+pub use context::{CancellationToken, JobContext, State};
+pub use storage::{Storage, StorageError, StorageErrorKind};
