@@ -6,7 +6,9 @@
 //! Not here: running handlers (naq-worker), reading configuration files (naq-config), printing.
 
 pub mod context;
+pub mod new_job;
 pub mod storage;
 
 pub use context::{CancellationToken, JobContext, State};
+pub use new_job::{JobDefaults, NewJob, NewJobError};
 pub use storage::{Storage, StorageError, StorageErrorKind};
