@@ -19,12 +19,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod byte_size;
 mod environment;
 mod expand;
 mod extract;
 mod handlers;
 mod layers;
 mod load;
+mod logging;
+mod nats;
 mod problem;
 mod relations;
 mod retired;
@@ -35,22 +38,25 @@ mod store;
 mod text;
 mod tree;
 
+pub use byte_size::{ByteSize, ByteSizeError};
 pub use environment::Environment;
 pub use handlers::{ExecHandler, ExecProtocol, HandlerConfig, HttpHandler, HttpMethod, NatsHandler};
 pub use load::{ConfigFiles, FlagOverride, LoadOptions, LoadedConfig, load};
+pub use logging::{LogFilter, LogFilterError, LogFormat, LogMode, LoggingConfig};
+pub use nats::{NatsAuthConfig, NatsConfig, NatsTlsConfig};
 pub use problem::{ConfigError, ConfigProblem, ConfigWarning, ProblemKind, Source};
 pub use relations::PAYLOAD_HEADROOM;
 pub use schedules::{MissedRuns, Overlap, ScheduleConfig};
 pub use sections::{
-    Compression, EventFiltersConfig, EventStreamConfig, EventsConfig, JobSerializer, JobsConfig, LogFormat, LogMode,
-    LoggingConfig, NaqConfig, NatsAuthConfig, NatsConfig, NatsTlsConfig, QueueConfig, QueuesConfig, ResultsConfig,
-    SchedulerConfig, SerializationConfig, StorageConfig, Synchronous, WorkerPoolConfig, WorkersConfig,
+    Compression, EventFiltersConfig, EventStreamConfig, EventsConfig, JobSerializer, JobsConfig, NaqConfig,
+    QueueConfig, QueuesConfig, ResultsConfig, SchedulerConfig, SerializationConfig, StorageConfig, Synchronous,
+    WorkerPoolConfig, WorkersConfig,
 };
 pub use store::{
     ChosenBy, DEFAULT_NATS_URL, NoStateDirectory, ServerUrl, StoreChoice, StoreUrl, StoreUrlError, StoreUrlErrorKind,
     choose_store,
 };
-pub use text::{ByteSize, ByteSizeError, LogFilter, LogFilterError, Secret, UnknownWord, Url, redacted};
+pub use text::{Secret, UnknownWord, Url, redacted};
 
 /// The default configuration as a commented YAML file: what is documented, what is in force, and the template for one's
 /// own file.

@@ -1,21 +1,19 @@
-//! The settings themselves: one struct per section, public fields, the defaults beside them.
+//! The settings themselves: one struct per section, public fields, the defaults beside them (`nats`, `logging`,
+//! `handlers` and `schedules` have modules of their own).
 //!
 //! Invariant: `NaqConfig::default()` equals what `default-config.yaml` says (a test compares them), and every key there
 //! is a field here. Serializing a section never writes a secret.
 //!
 //! Not here: where values come from (`load`) and which combinations make sense (`relations`).
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use naq_models::QueueName;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    handlers::HandlerConfig,
-    schedules::ScheduleConfig,
-    serde_forms,
-    store::{ServerUrl, StoreUrl},
-    text::{ByteSize, LogFilter, Secret, words},
+    byte_size::ByteSize, handlers::HandlerConfig, logging::LoggingConfig, nats::NatsConfig, schedules::ScheduleConfig,
+    serde_forms, store::StoreUrl, text::words,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -73,94 +71,6 @@ words! {
         /// The operating system: an acknowledged job survives a killed process, not a power cut.
         Normal = "normal",
     }
-}
-
-/// `nats`: servers, connection, and what the streams look like.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NatsConfig {
-    /// Servers of one cluster. Setting any chooses NATS as the store unless `storage.url` says otherwise.
-    #[serde(deserialize_with = "serde_forms::server_list::deserialize")]
-    pub servers: Vec<ServerUrl>,
-    /// The name that the server shows for the connection.
-    pub client_name: String,
-    /// Attempts to reconnect before giving up; `None` never gives up.
-    #[serde(with = "serde_forms::limit")]
-    pub max_reconnect_attempts: Option<u32>,
-    /// Pause between two attempts to reconnect.
-    #[serde(with = "serde_forms::duration")]
-    pub reconnect_time_wait: Duration,
-    /// Longest wait for a connection to one server.
-    #[serde(with = "serde_forms::duration")]
-    pub connection_timeout: Duration,
-    /// Longest wait for subscriptions to empty when a connection is closed.
-    #[serde(with = "serde_forms::duration")]
-    pub drain_timeout: Duration,
-    /// Longest wait for buffered publishes to leave.
-    #[serde(with = "serde_forms::duration")]
-    pub flush_timeout: Duration,
-    /// How often the connection is probed.
-    #[serde(with = "serde_forms::duration")]
-    pub ping_interval: Duration,
-    /// Unanswered probes after which the connection counts as dead.
-    pub max_outstanding_pings: u32,
-    /// Copies of each stream in the cluster, 1 to 5.
-    pub replicas: u8,
-    /// Credentials.
-    pub auth: NatsAuthConfig,
-    /// Encryption.
-    pub tls: NatsTlsConfig,
-}
-
-impl Default for NatsConfig {
-    fn default() -> Self {
-        Self {
-            servers: Vec::new(),
-            client_name: "naq".to_owned(),
-            max_reconnect_attempts: None,
-            reconnect_time_wait: Duration::from_secs(2),
-            connection_timeout: Duration::from_secs(10),
-            drain_timeout: Duration::from_secs(30),
-            flush_timeout: Duration::from_secs(5),
-            ping_interval: Duration::from_secs(20),
-            max_outstanding_pings: 2,
-            replicas: 1,
-            auth: NatsAuthConfig::default(),
-            tls: NatsTlsConfig::default(),
-        }
-    }
-}
-
-/// `nats.auth`: at most one of user and password, token, nkey seed, credentials file.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NatsAuthConfig {
-    /// User name, together with `password`.
-    pub user: Option<String>,
-    /// Password of `user`.
-    pub password: Option<Secret>,
-    /// A token.
-    pub token: Option<Secret>,
-    /// The seed of an nkey (`SU…`).
-    pub nkey_seed: Option<Secret>,
-    /// A `.creds` file with a JWT and its nkey.
-    pub credentials_file: Option<PathBuf>,
-}
-
-/// `nats.tls`: encryption of the connection.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct NatsTlsConfig {
-    /// Refuse a connection without TLS, whatever the URL's scheme says.
-    pub enabled: bool,
-    /// Start with the TLS handshake instead of after the server's greeting.
-    pub first: bool,
-    /// Certificates (PEM) of authorities to trust besides the system's.
-    pub ca_file: Option<PathBuf>,
-    /// The client's certificate (PEM), together with `key_file`.
-    pub cert_file: Option<PathBuf>,
-    /// The key (PEM) of `cert_file`.
-    pub key_file: Option<PathBuf>,
 }
 
 /// `queues`: names and leases.
@@ -443,91 +353,5 @@ words! {
         None = "none" | "false",
         /// S2, by the server.
         S2 = "s2" | "true",
-    }
-}
-
-/// `logging`: what is written where.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LoggingConfig {
-    /// Which lines.
-    pub level: LogFilter,
-    /// For a person (`dev`) or for a collector (`prod`).
-    pub mode: LogMode,
-    /// `text` or `json`; `auto` follows `mode`.
-    pub format: LogFormat,
-    /// The file to write to.
-    pub file: Option<PathBuf>,
-    /// Whether to write to `file`; unset means: if `file` is set.
-    pub to_file_enabled: Option<bool>,
-    /// Size at which the file is rotated.
-    pub max_size: ByteSize,
-    /// Rotated files that are kept.
-    pub backup_count: u32,
-    /// Age at which rotated files are removed.
-    #[serde(with = "serde_forms::duration")]
-    pub retention: Duration,
-}
-
-impl Default for LoggingConfig {
-    fn default() -> Self {
-        Self {
-            level: LogFilter::default(),
-            mode: LogMode::default(),
-            format: LogFormat::default(),
-            file: None,
-            to_file_enabled: None,
-            max_size: ByteSize(100_000_000),
-            backup_count: 5,
-            retention: 30 * DAY,
-        }
-    }
-}
-
-impl LoggingConfig {
-    /// The file to write to, if lines go to a file: `file`, or `naq.log` if only `to_file_enabled` is set.
-    #[must_use]
-    pub fn target_file(&self) -> Option<PathBuf> {
-        match (self.to_file_enabled, &self.file) {
-            (Some(false), _) | (None, None) => None,
-            (_, Some(file)) => Some(file.clone()),
-            (Some(true), None) => Some(PathBuf::from("naq.log")),
-        }
-    }
-
-    /// Whether lines are JSON.
-    #[must_use]
-    pub fn is_json(&self) -> bool {
-        match self.format {
-            LogFormat::Auto => self.mode == LogMode::Prod,
-            LogFormat::Text => false,
-            LogFormat::Json => true,
-        }
-    }
-}
-
-words! {
-    /// For whom log lines are written.
-    #[derive(Default)]
-    LogMode {
-        /// A person: text, coloured on a terminal.
-        #[default]
-        Dev = "dev" | "development",
-        /// A collector: one JSON object a line.
-        Prod = "prod" | "production",
-    }
-}
-
-words! {
-    /// The form of log lines.
-    #[derive(Default)]
-    LogFormat {
-        /// As `logging.mode` says.
-        #[default]
-        Auto = "auto",
-        /// For reading.
-        Text = "text",
-        /// One JSON object a line.
-        Json = "json",
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Everything enters through `load` with explicit inputs; no test reads or changes the process's environment.
 
+#![expect(clippy::unwrap_used, reason = "a test helper that fails is a failed test")]
+
 mod defaults;
 mod problems;
 mod sources;
