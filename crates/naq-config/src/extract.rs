@@ -206,13 +206,24 @@ fn describe(kind: &Kind, path: &[String]) -> (ProblemKind, String, Option<String
         }
         Kind::InvalidType(_, expected) => {
             let quote = if expected.contains("string") { " (numbers and words like `true` need quotes)" } else { "" };
-            (ProblemKind::WrongType, format!("expected {expected}{quote}"), None)
+            (ProblemKind::WrongType, format!("expected {}{quote}", in_words(expected)), None)
         }
-        Kind::InvalidValue(_, expected) => (ProblemKind::InvalidValue, format!("expected {expected}"), None),
+        Kind::InvalidValue(_, expected) => {
+            (ProblemKind::InvalidValue, format!("expected {}", in_words(expected)), None)
+        }
         Kind::InvalidLength(_, expected) => (ProblemKind::InvalidValue, format!("expected {expected}"), None),
         Kind::MissingField(field) => (ProblemKind::MissingKey, format!("it needs {field}"), None),
         Kind::Message(message) => (ProblemKind::InvalidValue, message.clone(), None),
         other => (ProblemKind::WrongType, other.to_string(), None),
+    }
+}
+
+/// What a reader expects, without the names of Rust's types.
+fn in_words(expected: &str) -> &str {
+    match expected {
+        "u8" => "a whole number from 0 to 255",
+        "u32" | "u64" => "a whole number from 0",
+        other => other,
     }
 }
 
