@@ -6,7 +6,13 @@
 //! Not here: running handlers (naq-worker), reading configuration files (naq-config), printing.
 
 pub mod context;
+pub mod handle;
+pub mod jobs;
+pub mod new_job;
 pub mod storage;
 
 pub use context::{CancellationToken, JobContext, State};
+pub use handle::{JobHandle, ResultError, ResultErrorKind};
+pub use jobs::{JobService, JobServiceError, JobServiceErrorKind, JobSettings, Receipt};
+pub use new_job::{JobDefaults, NewJob, NewJobError};
 pub use storage::{Storage, StorageError, StorageErrorKind};
