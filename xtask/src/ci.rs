@@ -59,6 +59,8 @@ pub(crate) fn run() -> Result<()> {
     steps.step("documentation", || {
         let mut doc = cargo([
             "doc",
+            // The facade and the binary have one name, and so would their pages.
+            "--lib",
             "--locked",
             "--no-deps",
             "--workspace",

@@ -3,6 +3,7 @@
 //! Every task works from a fresh clone, never asks a question, and exits non-zero if anything it was asked to prove
 //! is not so. It does not replace cargo: building and running one test is `cargo build` and `cargo test`.
 #![expect(
+    clippy::print_stderr,
     clippy::print_stdout,
     reason = "a terminal program: printing is what it is for"
 )]
@@ -13,6 +14,8 @@ mod process;
 mod testing;
 mod tidy;
 mod tools;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -35,8 +38,18 @@ enum Task {
     Ci,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().task {
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    match task {
         Task::Tools => {
             for (name, path) in tools::all()?.named() {
                 println!("{name:<18} {}", path.display());
