@@ -33,11 +33,7 @@ impl NaqBinary {
 
     /// Another program in place of the binary under test, for example one that a test built from a crate of its own.
     pub fn at(program: PathBuf, dir: &Path) -> NaqBinary {
-        NaqBinary {
-            program,
-            dir: dir.to_owned(),
-            env: Vec::new(),
-        }
+        NaqBinary { program, dir: dir.to_owned(), env: Vec::new() }
     }
 
     /// Sets a variable for every process started from now on.
@@ -53,11 +49,7 @@ impl NaqBinary {
     }
 
     /// Starts it with `input` on standard input.
-    pub fn spawn_with_input<A: AsRef<OsStr>>(
-        &self,
-        args: &[A],
-        input: &[u8],
-    ) -> Result<NaqProcess> {
+    pub fn spawn_with_input<A: AsRef<OsStr>>(&self, args: &[A], input: &[u8]) -> Result<NaqProcess> {
         let path = self.output_path("stdin")?;
         fs::write(&path, input)?;
         self.spawn_with(args, File::open(&path)?.into())
@@ -89,21 +81,9 @@ impl NaqBinary {
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", self.program.display()))?;
-        let words: Vec<_> = args
-            .iter()
-            .map(|arg| arg.as_ref().to_string_lossy())
-            .collect();
-        let pid = child
-            .id()
-            .and_then(|id| Pid::from_raw(id.cast_signed()))
-            .context("the child has no pid")?;
-        Ok(NaqProcess {
-            child,
-            pid,
-            line: words.join(" "),
-            stdout,
-            stderr,
-        })
+        let words: Vec<_> = args.iter().map(|arg| arg.as_ref().to_string_lossy()).collect();
+        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("the child has no pid")?;
+        Ok(NaqProcess { child, pid, line: words.join(" "), stdout, stderr })
     }
 
     /// A file that no other process of this test writes to.
@@ -143,10 +123,7 @@ impl NaqProcess {
 
     /// Kills it with SIGKILL and waits until it is gone.
     pub async fn kill(&mut self) -> Result<()> {
-        self.child
-            .kill()
-            .await
-            .with_context(|| format!("cannot kill `naq {}`", self.line))
+        self.child.kill().await.with_context(|| format!("cannot kill `naq {}`", self.line))
     }
 
     /// Waits for its end; an error that holds its output if that takes longer than `limit`, and then it is killed.
@@ -161,11 +138,7 @@ impl NaqProcess {
             );
         };
         let status = status.with_context(|| format!("cannot wait for `naq {}`", self.line))?;
-        Ok(Finished {
-            status,
-            stdout: self.stdout(),
-            stderr: self.stderr(),
-        })
+        Ok(Finished { status, stdout: self.stdout(), stderr: self.stderr() })
     }
 
     /// Waits until what it wrote to standard error contains `text`; an error if it ends or `limit` passes before.
@@ -173,22 +146,11 @@ impl NaqProcess {
         let what = format!("{text:?} on stderr of `naq {}`", self.line);
         let seen = eventually(limit, &what, async || {
             let ended = !matches!(self.child.try_wait(), Ok(None));
-            if read(&self.stderr).contains(text) {
-                Some(true)
-            } else {
-                ended.then_some(false)
-            }
+            if read(&self.stderr).contains(text) { Some(true) } else { ended.then_some(false) }
         });
-        match seen
-            .await
-            .with_context(|| format!("stderr:\n{}", self.stderr()))?
-        {
+        match seen.await.with_context(|| format!("stderr:\n{}", self.stderr()))? {
             true => Ok(()),
-            false => bail!(
-                "`naq {}` ended before {text:?}; stderr:\n{}",
-                self.line,
-                self.stderr()
-            ),
+            false => bail!("`naq {}` ended before {text:?}; stderr:\n{}", self.line, self.stderr()),
         }
     }
 
@@ -222,12 +184,8 @@ impl Finished {
 
     /// Its standard output as JSON; an error that holds all output if it is none.
     pub fn json(&self) -> Result<serde_json::Value> {
-        serde_json::from_str(&self.stdout).with_context(|| {
-            format!(
-                "stdout is not JSON:\n{}\nstderr:\n{}",
-                self.stdout, self.stderr
-            )
-        })
+        serde_json::from_str(&self.stdout)
+            .with_context(|| format!("stdout is not JSON:\n{}\nstderr:\n{}", self.stdout, self.stderr))
     }
 }
 

@@ -58,13 +58,7 @@ pub struct NatsOptions {
 
 impl Default for NatsOptions {
     fn default() -> Self {
-        NatsOptions {
-            jetstream: true,
-            max_file_store: None,
-            max_payload: None,
-            store_dir: None,
-            extra: String::new(),
-        }
+        NatsOptions { jetstream: true, max_file_store: None, max_payload: None, store_dir: None, extra: String::new() }
     }
 }
 
@@ -90,14 +84,7 @@ impl NatsServer {
     pub async fn start_with(version: ServerVersion, options: NatsOptions) -> Result<NatsServer> {
         let program = nats_program(version)?;
         let dir = tempfile::Builder::new().prefix("naq-nats-").tempdir()?;
-        let mut server = NatsServer {
-            options,
-            program,
-            name: String::new(),
-            port: 0,
-            child: None,
-            dir,
-        };
+        let mut server = NatsServer { options, program, name: String::new(), port: 0, child: None, dir };
         for _ in 0..PORTS_TRIED {
             server.port = free_port()?;
             server.name = format!("naq-test-{}-{}", std::process::id(), server.port);
@@ -121,18 +108,13 @@ impl NatsServer {
 
     /// The folder of the store.
     pub fn store_dir(&self) -> PathBuf {
-        self.options
-            .store_dir
-            .clone()
-            .unwrap_or_else(|| self.dir.path().join("store"))
+        self.options.store_dir.clone().unwrap_or_else(|| self.dir.path().join("store"))
     }
 
     /// What the server has logged since it was first started.
     pub fn log(&self) -> String {
-        fs::read(self.log_path()).map_or_else(
-            |error| format!("(no log: {error})"),
-            |bytes| String::from_utf8_lossy(&bytes).into_owned(),
-        )
+        fs::read(self.log_path())
+            .map_or_else(|error| format!("(no log: {error})"), |bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Kills it with SIGKILL and waits until it is gone; nothing if it is not running.
@@ -155,10 +137,7 @@ impl NatsServer {
             if child.try_wait()?.is_some() {
                 self.child = None;
             } else if Instant::now() > until {
-                bail!(
-                    "nats-server did not end within {STOP_LIMIT:?}\n{}",
-                    self.log()
-                );
+                bail!("nats-server did not end within {STOP_LIMIT:?}\n{}", self.log());
             } else {
                 sleep(Duration::from_millis(10)).await;
             }
@@ -189,10 +168,7 @@ impl NatsServer {
     async fn launch(&mut self) -> Result<Launched> {
         let configuration = self.dir.path().join("nats.conf");
         fs::write(&configuration, self.configuration())?;
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())?;
+        let log = File::options().create(true).append(true).open(self.log_path())?;
         let logged_before = log.metadata()?.len() as usize;
         let child = Command::new(&self.program)
             .arg("--config")
@@ -221,10 +197,7 @@ impl NatsServer {
             }
             sleep(Duration::from_millis(10)).await;
         }
-        bail!(
-            "nats-server did not greet within {START_LIMIT:?}:\n{}",
-            self.log()
-        )
+        bail!("nats-server did not greet within {START_LIMIT:?}:\n{}", self.log())
     }
 
     /// Whether this very server, and not another on its port, answers.
@@ -234,26 +207,15 @@ impl NatsServer {
     }
 
     fn configuration(&self) -> String {
-        let mut text = format!(
-            "server_name: {:?}\nlisten: \"{}\"\n",
-            self.name,
-            self.address()
-        );
+        let mut text = format!("server_name: {:?}\nlisten: \"{}\"\n", self.name, self.address());
         if let Some(bytes) = self.options.max_payload {
             writeln!(text, "max_payload: {bytes}").expect("writing to a string cannot fail");
         }
         if self.options.jetstream {
-            let limit = self
-                .options
-                .max_file_store
-                .map(|bytes| format!("max_file_store: {bytes}"));
+            let limit = self.options.max_file_store.map(|bytes| format!("max_file_store: {bytes}"));
             let limit = limit.unwrap_or_default();
-            writeln!(
-                text,
-                "jetstream {{ store_dir: {:?}\n{limit} }}",
-                self.store_dir()
-            )
-            .expect("writing to a string cannot fail");
+            writeln!(text, "jetstream {{ store_dir: {:?}\n{limit} }}", self.store_dir())
+                .expect("writing to a string cannot fail");
         }
         text + &self.options.extra
     }
@@ -269,9 +231,7 @@ impl Drop for NatsServer {
         if let Some(mut child) = self.child.take()
             && child.kill().is_ok()
         {
-            child
-                .wait()
-                .expect("a killed child of ours can be waited for");
+            child.wait().expect("a killed child of ours can be waited for");
         }
     }
 }

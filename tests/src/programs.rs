@@ -12,34 +12,23 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::ServerVersion;
 
 /// An environment variable; empty counts as unset.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "`cargo xtask test` tells the tests by variables where programs are"
-)]
+#[expect(clippy::disallowed_methods, reason = "`cargo xtask test` tells the tests by variables where programs are")]
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// The names of all variables that configure naq or the tests; a child must not inherit them.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a child's environment is made from ours"
-)]
+#[expect(clippy::disallowed_methods, reason = "a child's environment is made from ours")]
 pub(crate) fn naq_variables() -> Vec<OsString> {
     let is_ours = |name: &OsString| {
         let name = name.to_string_lossy();
         name.starts_with("NAQ_") || name.starts_with("OMNIQ_")
     };
-    std::env::vars_os()
-        .map(|(name, _)| name)
-        .filter(is_ours)
-        .collect()
+    std::env::vars_os().map(|(name, _)| name).filter(is_ours).collect()
 }
 
 fn root() -> Result<&'static Path> {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("the tests have no parent folder")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests have no parent folder")
 }
 
 /// The nats-server of this version: `NAQ_TEST_NATS_2_9` or `NAQ_TEST_NATS_2_15`, else what `cargo xtask tools` fetched.
@@ -52,11 +41,7 @@ pub fn nats_program(version: ServerVersion) -> Result<PathBuf> {
         Some(told) => PathBuf::from(told),
         None => root()?.join(".tools/bin").join(name),
     };
-    ensure!(
-        program.is_file(),
-        "no {} here; run `cargo xtask tools` once",
-        program.display()
-    );
+    ensure!(program.is_file(), "no {} here; run `cargo xtask tools` once", program.display());
     Ok(program)
 }
 
@@ -76,37 +61,18 @@ pub fn naq_program() -> Result<PathBuf> {
 fn build_naq() -> Result<PathBuf> {
     // <target>/<profile>/deps/<test>
     let test = std::env::current_exe().context("where this test is")?;
-    let profile = test
-        .ancestors()
-        .nth(2)
-        .context("this test is not in a target folder")?;
-    let target = profile
-        .parent()
-        .context("this test is not in a target folder")?;
+    let profile = test.ancestors().nth(2).context("this test is not in a target folder")?;
+    let target = profile.parent().context("this test is not in a target folder")?;
     let mut cargo = Command::new("cargo");
-    cargo.current_dir(root()?).args([
-        "build",
-        "--quiet",
-        "--package",
-        "naq-cli",
-        "--bin",
-        "naq",
-        "--target-dir",
-    ]);
+    cargo.current_dir(root()?).args(["build", "--quiet", "--package", "naq-cli", "--bin", "naq", "--target-dir"]);
     cargo.arg(target);
     if profile.ends_with("release") {
         cargo.arg("--release");
     }
     // Cargo's own lock on the target folder keeps concurrent test processes apart.
-    let built = cargo
-        .stdin(Stdio::null())
-        .output()
-        .context("cannot start cargo")?;
+    let built = cargo.stdin(Stdio::null()).output().context("cannot start cargo")?;
     if !built.status.success() {
-        bail!(
-            "cannot build the naq binary:\n{}",
-            String::from_utf8_lossy(&built.stderr)
-        );
+        bail!("cannot build the naq binary:\n{}", String::from_utf8_lossy(&built.stderr));
     }
     Ok(profile.join("naq"))
 }

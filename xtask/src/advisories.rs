@@ -29,40 +29,25 @@ pub(crate) fn check(cargo_deny: &Path) -> Result<Checked> {
     if let Some(given) = given_database() {
         println!("advisory database: {}", given.display());
         lay_out(&given, &databases.join(CLONE))?;
-    } else if let Err(error) = output(
-        Command::new(cargo_deny)
-            .current_dir(root())
-            .args(["fetch", "db"]),
-    ) {
+    } else if let Err(error) = output(Command::new(cargo_deny).current_dir(root()).args(["fetch", "db"])) {
         return Ok(Checked::Skipped(format!("{error:#}")));
     }
-    run(Command::new(cargo_deny)
-        .current_dir(root())
-        .args(["--offline", "check", "advisories"]))?;
+    run(Command::new(cargo_deny).current_dir(root()).args(["--offline", "check", "advisories"]))?;
     Ok(Checked::Clean)
 }
 
 fn given_database() -> Option<PathBuf> {
     let beside = root().join("../shared/advisory-db");
-    variable("NAQ_ADVISORY_DB")
-        .map(PathBuf::from)
-        .or_else(|| beside.is_dir().then_some(beside))
+    variable("NAQ_ADVISORY_DB").map(PathBuf::from).or_else(|| beside.is_dir().then_some(beside))
 }
 
 fn lay_out(source: &Path, target: &Path) -> Result<()> {
     if target.exists() {
-        fs::remove_dir_all(target)
-            .with_context(|| format!("cannot replace {}", target.display()))?;
+        fs::remove_dir_all(target).with_context(|| format!("cannot replace {}", target.display()))?;
     }
-    copy_folder(source, target).with_context(|| {
-        format!(
-            "cannot copy the advisory database {} to {}",
-            source.display(),
-            target.display()
-        )
-    })?;
-    let git =
-        |args: &[&str]| output(Command::new("git").arg("-C").arg(target).args(args)).map(drop);
+    copy_folder(source, target)
+        .with_context(|| format!("cannot copy the advisory database {} to {}", source.display(), target.display()))?;
+    let git = |args: &[&str]| output(Command::new("git").arg("-C").arg(target).args(args)).map(drop);
     git(&["init", "--quiet"])?;
     git(&["add", "--all", "--force"])?;
     git(&[

@@ -3,6 +3,7 @@
 //! Every step runs even if an earlier one failed, so that one run tells all there is to mend. The tests come last: the
 //! end of the output is their summary, followed by the failed steps, if any.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -15,35 +16,15 @@ use crate::{tidy, tools};
 
 pub(crate) fn run() -> Result<()> {
     let tools = tools::all()?;
-    let deny = |check: &str| {
-        run_command(
-            Command::new(&tools.cargo_deny)
-                .current_dir(root())
-                .args(["check", check]),
-        )
-    };
+    let deny = |check: &str| run_command(Command::new(&tools.cargo_deny).current_dir(root()).args(["check", check]));
     let mut steps = Steps::default();
 
-    steps.step("format", || {
-        run_command(&mut cargo(["fmt", "--all", "--", "--check"]))
-    });
+    steps.step("format", || run_command(&mut cargo(["fmt", "--all", "--", "--check"])));
     steps.step("tidy", tidy::run);
     steps.step("licenses", || deny("licenses"));
     steps.step("bans", || deny("bans"));
     steps.step("sources", || deny("sources"));
-    let mut skipped = None;
-    steps.step("advisories", || {
-        if let Checked::Skipped(reason) = advisories::check(&tools.cargo_deny)? {
-            skipped = Some(reason);
-        }
-        Ok(())
-    });
-    if let Some(reason) = &skipped {
-        println!(
-            "\n!!! SECURITY ADVISORIES WERE NOT CHECKED: no database given, and none could be fetched"
-        );
-        println!("!!! set NAQ_ADVISORY_DB to a folder that holds one. {reason}");
-    }
+    steps.advisories(&tools.cargo_deny);
     steps.step("clippy", || {
         run_command(&mut cargo([
             "clippy",
@@ -88,6 +69,20 @@ impl Steps {
         match run() {
             Ok(()) => println!("=== {name}: ok ({:.1} s)", begin.elapsed().as_secs_f64()),
             Err(error) => self.fail(name, &error),
+        }
+    }
+
+    /// The one step that may be skipped, but not quietly.
+    fn advisories(&mut self, cargo_deny: &Path) {
+        println!("\n=== advisories");
+        match advisories::check(cargo_deny) {
+            Ok(Checked::Clean) => println!("=== advisories: ok"),
+            Ok(Checked::Skipped(reason)) => {
+                println!("!!! SECURITY ADVISORIES WERE NOT CHECKED: no database was given, and none could be fetched");
+                println!("!!! set NAQ_ADVISORY_DB to a folder that holds one");
+                println!("=== advisories: SKIPPED: {reason}");
+            }
+            Err(error) => self.fail("advisories", &error),
         }
     }
 

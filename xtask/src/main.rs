@@ -2,11 +2,7 @@
 //!
 //! Every task works from a fresh clone, never asks a question, and exits non-zero if anything it was asked to prove
 //! is not so. It does not replace cargo: building and running one test is `cargo build` and `cargo test`.
-#![expect(
-    clippy::print_stderr,
-    clippy::print_stdout,
-    reason = "a terminal program: printing is what it is for"
-)]
+#![expect(clippy::print_stderr, clippy::print_stdout, reason = "a terminal program: printing is what it is for")]
 
 mod advisories;
 mod ci;

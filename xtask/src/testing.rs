@@ -17,16 +17,14 @@ pub(crate) struct Selection {
     /// Run only tests whose name contains this; documentation tests are left out then
     #[arg(long)]
     filter: Option<String>,
-    /// Run only the tests of this package
+    /// Run only the tests of this package; documentation tests are left out then
     #[arg(long, short)]
     package: Option<String>,
 }
 
 impl Selection {
     fn packages(&self) -> Vec<&str> {
-        self.package
-            .as_deref()
-            .map_or_else(|| vec!["--workspace"], |package| vec!["--package", package])
+        self.package.as_deref().map_or_else(|| vec!["--workspace"], |package| vec!["--package", package])
     }
 }
 
@@ -38,52 +36,29 @@ pub(crate) fn run(selection: &Selection) -> Result<()> {
         run_command(command)
     };
 
-    if selection.filter.is_none() {
-        with_environment(cargo(["test", "--doc", "--all-features"]).args(selection.packages()))?;
+    if selection.filter.is_none() && selection.package.is_none() {
+        with_environment(&mut cargo(["test", "--doc", "--workspace", "--all-features"]))?;
     }
     let filter = selection.filter.iter();
     if works("cargo", &["nextest", "--version"]) {
         let mut command = cargo(["nextest", "run", "--all-features"]);
         with_environment(command.args(selection.packages()).args(filter))
     } else {
-        let mut command = cargo([
-            "test",
-            "--all-features",
-            "--lib",
-            "--bins",
-            "--tests",
-            "--examples",
-        ]);
+        let mut command = cargo(["test", "--all-features", "--lib", "--bins", "--tests", "--examples"]);
         with_environment(command.args(selection.packages()).arg("--").args(filter))
     }
 }
 
 /// Builds every test and the `naq` binary with the very features the runner asks for, so that nothing is built twice.
 fn build() -> Result<PathBuf> {
-    run_command(&mut cargo([
-        "build",
-        "--workspace",
-        "--all-features",
-        "--bin",
-        "naq",
-        "--tests",
-    ]))?;
+    run_command(&mut cargo(["build", "--workspace", "--all-features", "--bin", "naq", "--tests"]))?;
     Ok(target_directory()?.join("debug/naq"))
 }
 
 fn target_directory() -> Result<PathBuf> {
-    let metadata = output(&mut cargo([
-        "metadata",
-        "--format-version",
-        "1",
-        "--no-deps",
-    ]))?;
-    let metadata: serde_json::Value =
-        serde_json::from_str(&metadata).context("cargo metadata is not JSON")?;
-    metadata["target_directory"]
-        .as_str()
-        .map(PathBuf::from)
-        .context("cargo metadata names no target directory")
+    let metadata = output(&mut cargo(["metadata", "--format-version", "1", "--no-deps"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cargo metadata is not JSON")?;
+    metadata["target_directory"].as_str().map(PathBuf::from).context("cargo metadata names no target directory")
 }
 
 fn set_environment(command: &mut Command, tools: &Tools, binary: &Path) {

@@ -30,30 +30,14 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
-    fn new(
-        path: &str,
-        line: usize,
-        rule: &'static str,
-        found: impl Into<String>,
-        instead: impl Into<String>,
-    ) -> Self {
-        Finding {
-            path: path.to_owned(),
-            line,
-            rule,
-            found: found.into(),
-            instead: instead.into(),
-        }
+    fn new(path: &str, line: usize, rule: &'static str, found: impl Into<String>, instead: impl Into<String>) -> Self {
+        Finding { path: path.to_owned(), line, rule, found: found.into(), instead: instead.into() }
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}:{}: {}: {}; {}",
-            self.path, self.line, self.rule, self.found, self.instead
-        )
+        write!(f, "{}:{}: {}: {}; {}", self.path, self.line, self.rule, self.found, self.instead)
     }
 }
 
@@ -66,13 +50,9 @@ pub(crate) struct Source {
 pub(crate) fn run() -> Result<()> {
     let root = root();
     let sources = tracked(&root)?;
-    let metadata: Metadata = serde_json::from_str(&output(&mut cargo([
-        "metadata",
-        "--format-version",
-        "1",
-        "--no-deps",
-    ]))?)
-    .context("cargo metadata said something unexpected")?;
+    let metadata: Metadata =
+        serde_json::from_str(&output(&mut cargo(["metadata", "--format-version", "1", "--no-deps"]))?)
+            .context("cargo metadata said something unexpected")?;
 
     let mut findings = Vec::new();
     for source in &sources {
@@ -81,13 +61,10 @@ pub(crate) fn run() -> Result<()> {
             findings.extend(source::check(source));
         }
     }
-    findings.extend(api::check(
-        sources.iter().filter(|source| in_library(&source.path)),
-    ));
+    findings.extend(api::check(sources.iter().filter(|source| in_library(&source.path))));
     findings.extend(graph::check_members(&metadata, &root)?);
     for tree in graph::TREES {
-        let listing =
-            output(cargo(["tree", "--prefix", "none", "--edges", "normal"]).args(tree.selection))?;
+        let listing = output(cargo(["tree", "--prefix", "none", "--edges", "normal"]).args(tree.selection))?;
         findings.extend(tree.check(&listing));
     }
 
@@ -120,19 +97,13 @@ fn tracked(root: &Path) -> Result<Vec<Source>> {
     for path in listing.split_terminator('\0') {
         let full = root.join(path);
         // Deleted but not yet committed, or a link to elsewhere.
-        if !full
-            .symlink_metadata()
-            .is_ok_and(|metadata| metadata.is_file())
-        {
+        if !full.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
             continue;
         }
         let bytes = fs::read(&full).with_context(|| format!("cannot read {path}"))?;
         // What is not UTF-8 is no text, and no rule is about it.
         if let Ok(text) = String::from_utf8(bytes) {
-            sources.push(Source {
-                path: path.to_owned(),
-                text,
-            });
+            sources.push(Source { path: path.to_owned(), text });
         }
     }
     Ok(sources)
@@ -140,16 +111,10 @@ fn tracked(root: &Path) -> Result<Vec<Source>> {
 
 #[cfg(test)]
 fn rules(findings: &[Finding]) -> Vec<(&'static str, usize)> {
-    findings
-        .iter()
-        .map(|finding| (finding.rule, finding.line))
-        .collect()
+    findings.iter().map(|finding| (finding.rule, finding.line)).collect()
 }
 
 #[cfg(test)]
 fn source_of(path: &str, text: &str) -> Source {
-    Source {
-        path: path.to_owned(),
-        text: text.to_owned(),
-    }
+    Source { path: path.to_owned(), text: text.to_owned() }
 }

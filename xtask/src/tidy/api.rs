@@ -22,13 +22,7 @@ pub(super) fn check<'a>(sources: impl Iterator<Item = &'a Source>) -> Vec<Findin
             Ok(file) => files.push((&source.path, file)),
             Err(error) => {
                 let line = error.span().start().line;
-                findings.push(Finding::new(
-                    &source.path,
-                    line,
-                    "syntax",
-                    error.to_string(),
-                    "mend it",
-                ));
+                findings.push(Finding::new(&source.path, line, "syntax", error.to_string(), "mend it"));
             }
         }
     }
@@ -37,12 +31,7 @@ pub(super) fn check<'a>(sources: impl Iterator<Item = &'a Source>) -> Vec<Findin
         collect_public(&file.items, &mut public);
     }
     for (path, file) in &files {
-        let mut check = Check {
-            path,
-            public: &public,
-            foreign: HashSet::new(),
-            findings: &mut findings,
-        };
+        let mut check = Check { path, public: &public, foreign: HashSet::new(), findings: &mut findings };
         check.scope(&file.items);
     }
     findings
@@ -88,8 +77,7 @@ impl Check<'_> {
             match item {
                 Item::Use(item) => imported(&item.tree, false, &mut self.foreign),
                 Item::Type(item)
-                    if !is_public(&item.vis)
-                        && self.first_foreign(item.ty.to_token_stream()).is_some() =>
+                    if !is_public(&item.vis) && self.first_foreign(item.ty.to_token_stream()).is_some() =>
                 {
                     self.foreign.insert(item.ident.to_string());
                 }
@@ -155,21 +143,14 @@ impl Check<'_> {
         let Some((_, name, _)) = &item.trait_ else {
             for item in &item.items {
                 match item {
-                    ImplItem::Fn(item) if is_public(&item.vis) => {
-                        self.look(item.sig.to_token_stream())
-                    }
-                    ImplItem::Const(item) if is_public(&item.vis) => {
-                        self.look(item.ty.to_token_stream())
-                    }
+                    ImplItem::Fn(item) if is_public(&item.vis) => self.look(item.sig.to_token_stream()),
+                    ImplItem::Const(item) if is_public(&item.vis) => self.look(item.ty.to_token_stream()),
                     _ => {}
                 }
             }
             return;
         };
-        let trait_is_public = name
-            .segments
-            .last()
-            .is_some_and(|last| self.public.contains(&last.ident.to_string()));
+        let trait_is_public = name.segments.last().is_some_and(|last| self.public.contains(&last.ident.to_string()));
         if !self.is_public_type(&item.self_ty) && !trait_is_public {
             return;
         }
@@ -184,11 +165,9 @@ impl Check<'_> {
 
     fn is_public_type(&self, ty: &Type) -> bool {
         match ty {
-            Type::Path(path) => path
-                .path
-                .segments
-                .last()
-                .is_some_and(|last| self.public.contains(&last.ident.to_string())),
+            Type::Path(path) => {
+                path.path.segments.last().is_some_and(|last| self.public.contains(&last.ident.to_string()))
+            }
             Type::Reference(reference) => self.is_public_type(&reference.elem),
             _ => false,
         }
@@ -226,11 +205,7 @@ fn imported(tree: &UseTree, below_foreign: bool, names: &mut HashSet<String>) {
     };
     match tree {
         UseTree::Path(path) => {
-            imported(
-                &path.tree,
-                below_foreign || FOREIGN.contains(&path.ident.to_string().as_str()),
-                names,
-            );
+            imported(&path.tree, below_foreign || FOREIGN.contains(&path.ident.to_string().as_str()), names);
         }
         UseTree::Name(name) => leaf(&name.ident),
         UseTree::Rename(renamed) => {
@@ -238,10 +213,7 @@ fn imported(tree: &UseTree, below_foreign: bool, names: &mut HashSet<String>) {
                 names.insert(renamed.rename.to_string());
             }
         }
-        UseTree::Group(group) => group
-            .items
-            .iter()
-            .for_each(|tree| imported(tree, below_foreign, names)),
+        UseTree::Group(group) => group.items.iter().for_each(|tree| imported(tree, below_foreign, names)),
         UseTree::Glob(_) => {}
     }
 }
@@ -254,10 +226,7 @@ mod tests {
     fn lines(code: &str) -> Vec<usize> {
         let source = source_of("crates/naq-services/src/nats.rs", code);
         let findings = check([&source].into_iter());
-        assert!(
-            findings.iter().all(|finding| finding.rule == "public-api"),
-            "{findings:?}"
-        );
+        assert!(findings.iter().all(|finding| finding.rule == "public-api"), "{findings:?}");
         findings.iter().map(|finding| finding.line).collect()
     }
 
@@ -282,42 +251,18 @@ mod tests {
 
     #[test]
     fn implementations_are_found_for_public_types() {
-        assert_eq!(
-            lines("pub struct S;\nimpl S {\npub fn f(&self) -> rusqlite::Error { loop {} } }"),
-            [3]
-        );
-        assert_eq!(
-            lines("pub struct S;\nimpl From<async_nats::Error> for S {}"),
-            [2]
-        );
-        assert_eq!(
-            lines("pub struct S;\nimpl Iterator for S { type Item = async_nats::Message; }"),
-            [2]
-        );
-        assert_eq!(
-            lines("pub trait T {}\nimpl T for async_nats::Client {}"),
-            [2]
-        );
+        assert_eq!(lines("pub struct S;\nimpl S {\npub fn f(&self) -> rusqlite::Error { loop {} } }"), [3]);
+        assert_eq!(lines("pub struct S;\nimpl From<async_nats::Error> for S {}"), [2]);
+        assert_eq!(lines("pub struct S;\nimpl Iterator for S { type Item = async_nats::Message; }"), [2]);
+        assert_eq!(lines("pub trait T {}\nimpl T for async_nats::Client {}"), [2]);
     }
 
     #[test]
     fn imported_names_and_aliases_count() {
-        assert_eq!(
-            lines("use async_nats::jetstream::{self, Context as Js};\npub fn f(js: Js) {}"),
-            [2]
-        );
-        assert_eq!(
-            lines("use rusqlite as sql;\npub fn f(c: sql::Connection) {}"),
-            [2]
-        );
-        assert_eq!(
-            lines("type Row = rusqlite::Row<'static>;\npub fn f(row: Row) {}"),
-            [2]
-        );
-        assert_eq!(
-            lines("mod a {\nuse rusqlite::Row;\npub fn f(row: Row) {} }"),
-            [3]
-        );
+        assert_eq!(lines("use async_nats::jetstream::{self, Context as Js};\npub fn f(js: Js) {}"), [2]);
+        assert_eq!(lines("use rusqlite as sql;\npub fn f(c: sql::Connection) {}"), [2]);
+        assert_eq!(lines("type Row = rusqlite::Row<'static>;\npub fn f(row: Row) {}"), [2]);
+        assert_eq!(lines("mod a {\nuse rusqlite::Row;\npub fn f(row: Row) {} }"), [3]);
     }
 
     #[test]

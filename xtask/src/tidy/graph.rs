@@ -21,27 +21,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("naq-services", &["naq-models", "naq-config"]),
     ("naq-queue", &["naq-models", "naq-config", "naq-services"]),
     ("naq-worker", &["naq-models", "naq-config", "naq-services"]),
-    (
-        "naq-testing",
-        &[
-            "naq-models",
-            "naq-config",
-            "naq-services",
-            "naq-queue",
-            "naq-worker",
-        ],
-    ),
-    (
-        "naq-cli",
-        &[
-            "naq-models",
-            "naq-config",
-            "naq-services",
-            "naq-queue",
-            "naq-worker",
-            "naq-telemetry",
-        ],
-    ),
+    ("naq-testing", &["naq-models", "naq-config", "naq-services", "naq-queue", "naq-worker"]),
+    ("naq-cli", &["naq-models", "naq-config", "naq-services", "naq-queue", "naq-worker", "naq-telemetry"]),
     (
         "naq",
         &[
@@ -81,40 +62,13 @@ pub(super) struct Tree {
 
 pub(super) const TREES: &[Tree] = &[
     Tree {
-        selection: &[
-            "--package",
-            "naq",
-            "--no-default-features",
-            "--features",
-            "queue,nats",
-        ],
-        forbidden: &[
-            "rusqlite",
-            "libsqlite3-sys",
-            "clap",
-            "axum",
-            "naq-worker",
-            "naq-cli",
-            "tracing-subscriber",
-        ],
+        selection: &["--package", "naq", "--no-default-features", "--features", "queue,nats"],
+        forbidden: &["rusqlite", "libsqlite3-sys", "clap", "axum", "naq-worker", "naq-cli", "tracing-subscriber"],
         why: "a web process that only enqueues to NATS compiles neither worker, nor SQLite, nor the command line",
     },
     Tree {
-        selection: &[
-            "--package",
-            "naq",
-            "--no-default-features",
-            "--features",
-            "queue,sqlite",
-        ],
-        forbidden: &[
-            "async-nats",
-            "clap",
-            "axum",
-            "naq-worker",
-            "naq-cli",
-            "tracing-subscriber",
-        ],
+        selection: &["--package", "naq", "--no-default-features", "--features", "queue,sqlite"],
+        forbidden: &["async-nats", "clap", "axum", "naq-worker", "naq-cli", "tracing-subscriber"],
         why: "a web process that only enqueues to SQLite compiles neither worker, nor NATS, nor the command line",
     },
     Tree {
@@ -127,20 +81,13 @@ pub(super) const TREES: &[Tree] = &[
 impl Tree {
     /// `listing` is what `cargo tree --prefix none` printed: one `name vX.Y.Z …` a line.
     pub(super) fn check(&self, listing: &str) -> Vec<Finding> {
-        let names: Vec<&str> = listing
-            .lines()
-            .filter_map(|line| line.split(' ').next())
-            .collect();
+        let names: Vec<&str> = listing.lines().filter_map(|line| line.split(' ').next()).collect();
         let path = format!("crates/{}/Cargo.toml", self.selection[1]);
         let breach = |name| {
             let found = format!("`{name}` in `cargo tree {}`", self.selection.join(" "));
             Finding::new(&path, 1, "lean-build", found, self.why)
         };
-        self.forbidden
-            .iter()
-            .filter(|name| names.contains(name))
-            .map(breach)
-            .collect()
+        self.forbidden.iter().filter(|name| names.contains(name)).map(breach).collect()
     }
 }
 
@@ -179,13 +126,7 @@ impl Package {
         let mut findings = Vec::new();
         if !inherits_lints(manifest) {
             let instead = "write `[lints]` and `workspace = true`";
-            findings.push(Finding::new(
-                path,
-                1,
-                "lints",
-                "the workspace's lints are not inherited",
-                instead,
-            ));
+            findings.push(Finding::new(path, 1, "lints", "the workspace's lints are not inherited", instead));
         }
         let arrows: HashMap<_, _> = ARROWS.iter().copied().collect();
         let homes: HashMap<_, _> = HOMES.iter().copied().collect();
@@ -200,26 +141,14 @@ impl Package {
                     allowed => format!("it may depend on {}", allowed.join(", ")),
                 };
                 let found = format!("{} depends on {name}", self.name);
-                findings.push(Finding::new(
-                    path,
-                    line_of(manifest, name),
-                    "arrow",
-                    found,
-                    instead,
-                ));
+                findings.push(Finding::new(path, line_of(manifest, name), "arrow", found, instead));
             }
             if let Some(home) = homes.get(name)
                 && !home.contains(&self.name.as_str())
             {
                 let found = format!("{} depends on {name}", self.name);
                 let instead = format!("its home is {}: use what that offers", home.join(", "));
-                findings.push(Finding::new(
-                    path,
-                    line_of(manifest, name),
-                    "home",
-                    found,
-                    instead,
-                ));
+                findings.push(Finding::new(path, line_of(manifest, name), "home", found, instead));
             }
         }
         findings
@@ -229,17 +158,10 @@ impl Package {
 /// The line on which the manifest declares a dependency; 1 if it is renamed there.
 fn line_of(manifest: &str, dependency: &str) -> usize {
     let declares = |line: &str| {
-        line.strip_prefix(dependency)
-            .is_some_and(|rest| rest.starts_with([' ', '.', '=']))
-            || line.starts_with('[')
-                && line
-                    .trim_end()
-                    .ends_with(&format!("dependencies.{dependency}]"))
+        line.strip_prefix(dependency).is_some_and(|rest| rest.starts_with([' ', '.', '=']))
+            || line.starts_with('[') && line.trim_end().ends_with(&format!("dependencies.{dependency}]"))
     };
-    manifest
-        .lines()
-        .position(declares)
-        .map_or(1, |index| index + 1)
+    manifest.lines().position(declares).map_or(1, |index| index + 1)
 }
 
 fn inherits_lints(manifest: &str) -> bool {
@@ -262,45 +184,24 @@ mod tests {
     const LINTS: &str = "[lints]\nworkspace = true\n";
 
     fn found(package: &str, dependencies: &[&str]) -> Vec<(&'static str, usize)> {
-        let dependencies_of = dependencies
-            .iter()
-            .map(|name| Dependency {
-                name: (*name).to_owned(),
-            })
-            .collect::<Vec<_>>();
-        let package = Package {
-            name: package.to_owned(),
-            manifest_path: String::new(),
-            dependencies: dependencies_of,
-        };
-        let declared: String = dependencies
-            .iter()
-            .map(|name| format!("{name}.workspace = true\n"))
-            .collect();
+        let dependencies_of =
+            dependencies.iter().map(|name| Dependency { name: (*name).to_owned() }).collect::<Vec<_>>();
+        let package = Package { name: package.to_owned(), manifest_path: String::new(), dependencies: dependencies_of };
+        let declared: String = dependencies.iter().map(|name| format!("{name}.workspace = true\n")).collect();
         rules(&package.check("Cargo.toml", &format!("{LINTS}[dependencies]\n{declared}")))
     }
 
     #[test]
     fn queue_and_worker_never_see_each_other() {
         assert_eq!(found("naq-queue", &["naq-worker"]), [("arrow", 4)]);
-        assert_eq!(
-            found("naq-worker", &["naq-models", "naq-queue"]),
-            [("arrow", 5)]
-        );
+        assert_eq!(found("naq-worker", &["naq-models", "naq-queue"]), [("arrow", 5)]);
     }
 
     #[test]
     fn models_see_no_naq_crate_and_nothing_below_the_facade_sees_it() {
         assert_eq!(found("naq-models", &["naq-config"]), [("arrow", 4)]);
-        for package in [
-            "naq-models",
-            "naq-config",
-            "naq-services",
-            "naq-queue",
-            "naq-worker",
-            "naq-testing",
-            "naq-cli",
-        ] {
+        for package in ["naq-models", "naq-config", "naq-services", "naq-queue", "naq-worker", "naq-testing", "naq-cli"]
+        {
             assert_eq!(found(package, &["naq"]), [("arrow", 4)], "{package}");
         }
     }
@@ -323,19 +224,9 @@ mod tests {
 
     #[test]
     fn a_member_without_the_lints_is_found() {
-        let package = Package {
-            name: "naq".to_owned(),
-            manifest_path: String::new(),
-            dependencies: Vec::new(),
-        };
-        assert_eq!(
-            rules(&package.check("Cargo.toml", "[package]\nworkspace = true\n")),
-            [("lints", 1)]
-        );
-        assert_eq!(
-            rules(&package.check("Cargo.toml", "[lints.rust]\nunsafe_code = \"forbid\"\n")),
-            [("lints", 1)]
-        );
+        let package = Package { name: "naq".to_owned(), manifest_path: String::new(), dependencies: Vec::new() };
+        assert_eq!(rules(&package.check("Cargo.toml", "[package]\nworkspace = true\n")), [("lints", 1)]);
+        assert_eq!(rules(&package.check("Cargo.toml", "[lints.rust]\nunsafe_code = \"forbid\"\n")), [("lints", 1)]);
         assert_eq!(package.check("Cargo.toml", LINTS), []);
     }
 
@@ -345,11 +236,7 @@ mod tests {
             let own = format!("{} v0.1.0 (here)\nserde v1.0.0\n", tree.selection[1]);
             assert_eq!(tree.check(&own), []);
             for name in tree.forbidden {
-                assert_eq!(
-                    rules(&tree.check(&format!("{own}{name} v1.0.0 (*)\n"))),
-                    [("lean-build", 1)],
-                    "{name}"
-                );
+                assert_eq!(rules(&tree.check(&format!("{own}{name} v1.0.0 (*)\n"))), [("lean-build", 1)], "{name}");
             }
         }
     }

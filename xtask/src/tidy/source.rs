@@ -10,15 +10,10 @@ use super::{Finding, Source};
 const LINES_MAX: usize = 800;
 const MACROS: &[(&str, &str)] = &[
     ("todo", "write it, or leave it out"),
-    (
-        "unimplemented",
-        "write it, or make the case unrepresentable",
-    ),
+    ("unimplemented", "write it, or make the case unrepresentable"),
     ("dbg", "use tracing, or assert it in a test"),
 ];
-const EMPTY_NAMES: &[&str] = &[
-    "util", "utils", "helper", "helpers", "common", "manager", "managers",
-];
+const EMPTY_NAMES: &[&str] = &["util", "utils", "helper", "helpers", "common", "manager", "managers"];
 const EMPTY_SUFFIXES: &[&str] = &["Util", "Utils", "Helper", "Helpers", "Manager", "Managers"];
 /// Names that the design fixes.
 const TYPE_EXCEPTIONS: &[&str] = &["ServiceManager"];
@@ -35,22 +30,10 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
     let lines = source.text.lines().count();
     if lines > LINES_MAX {
         let instead = format!("split it by reason to change; the ceiling is {LINES_MAX}");
-        findings.push(Finding::new(
-            path,
-            LINES_MAX + 1,
-            "size",
-            format!("{lines} lines"),
-            instead,
-        ));
+        findings.push(Finding::new(path, LINES_MAX + 1, "size", format!("{lines} lines"), instead));
     }
     if let Some(name) = file_module(path).filter(|name| is_empty_name(path, name)) {
-        findings.push(Finding::new(
-            path,
-            1,
-            "module-name",
-            format!("module `{name}`"),
-            CONCRETE,
-        ));
+        findings.push(Finding::new(path, 1, "module-name", format!("module `{name}`"), CONCRETE));
     }
     match source.text.parse::<TokenStream>() {
         Ok(tokens) => check_tokens(path, tokens, &mut findings),
@@ -77,9 +60,7 @@ fn file_module(path: &str) -> Option<&str> {
 
 fn is_empty_name(path: &str, name: &str) -> bool {
     EMPTY_NAMES.contains(&name)
-        && !MODULE_EXCEPTIONS
-            .iter()
-            .any(|(folder, module)| path.starts_with(folder) && name == *module)
+        && !MODULE_EXCEPTIONS.iter().any(|(folder, module)| path.starts_with(folder) && name == *module)
 }
 
 fn check_tokens(path: &str, tokens: TokenStream, findings: &mut Vec<Finding>) {
@@ -93,13 +74,7 @@ fn check_tokens(path: &str, tokens: TokenStream, findings: &mut Vec<Finding>) {
                 if let Some((name, instead)) = MACROS.iter().find(|(name, _)| word == *name)
                     && is_call(tokens.get(index + 1))
                 {
-                    findings.push(Finding::new(
-                        path,
-                        line,
-                        "unfinished",
-                        format!("`{name}!`"),
-                        *instead,
-                    ));
+                    findings.push(Finding::new(path, line, "unfinished", format!("`{name}!`"), *instead));
                 }
                 if let Some(TokenTree::Ident(named)) = tokens.get(index + 1) {
                     check_name(path, line, &word, &named.to_string(), findings);
@@ -118,26 +93,13 @@ fn is_call(next: Option<&TokenTree>) -> bool {
 fn check_name(path: &str, line: usize, keyword: &str, name: &str, findings: &mut Vec<Finding>) {
     match keyword {
         "mod" if is_empty_name(path, name) => {
-            findings.push(Finding::new(
-                path,
-                line,
-                "module-name",
-                format!("module `{name}`"),
-                CONCRETE,
-            ));
+            findings.push(Finding::new(path, line, "module-name", format!("module `{name}`"), CONCRETE));
         }
         "struct" | "enum" | "trait"
-            if EMPTY_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
-                && !TYPE_EXCEPTIONS.contains(&name) =>
+            if EMPTY_SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) && !TYPE_EXCEPTIONS.contains(&name) =>
         {
             let instead = "say its duty (Lease, Delivery, Topology)";
-            findings.push(Finding::new(
-                path,
-                line,
-                "type-name",
-                format!("type `{name}`"),
-                instead,
-            ));
+            findings.push(Finding::new(path, line, "type-name", format!("type `{name}`"), instead));
         }
         _ => {}
     }
@@ -168,51 +130,28 @@ mod tests {
     #[test]
     fn unfinished_macros_are_found_in_code_but_not_in_comments_strings_or_comparisons() {
         for name in ["todo", "unimplemented", "dbg"] {
-            let code = format!(
-                "//! {name}!()\n// {name}!()\nfn f() {{\n  g(\"{name}!()\"); {name} != 1; m!({name}!());\n}}"
-            );
+            let code =
+                format!("//! {name}!()\n// {name}!()\nfn f() {{\n  g(\"{name}!()\"); {name} != 1; m!({name}!());\n}}");
             assert_eq!(found("a.rs", &code), [("unfinished", 4)], "{name}");
-            assert_eq!(
-                found("a.rs", &format!("//! H.\nfn f() {{ std::{name}!(1) }}")),
-                [("unfinished", 2)],
-                "{name}"
-            );
+            assert_eq!(found("a.rs", &format!("//! H.\nfn f() {{ std::{name}!(1) }}")), [("unfinished", 2)], "{name}");
         }
     }
 
     #[test]
     fn modules_named_for_nothing_are_found_as_file_folder_and_item() {
         for name in EMPTY_NAMES {
-            assert_eq!(
-                found(&format!("crates/naq-queue/src/{name}.rs"), "//! H."),
-                [("module-name", 1)]
-            );
-            assert_eq!(
-                found(&format!("crates/naq-queue/src/{name}/mod.rs"), "//! H."),
-                [("module-name", 1)]
-            );
-            assert_eq!(
-                found("a.rs", &format!("//! H.\npub mod {name};")),
-                [("module-name", 2)]
-            );
+            assert_eq!(found(&format!("crates/naq-queue/src/{name}.rs"), "//! H."), [("module-name", 1)]);
+            assert_eq!(found(&format!("crates/naq-queue/src/{name}/mod.rs"), "//! H."), [("module-name", 1)]);
+            assert_eq!(found("a.rs", &format!("//! H.\npub mod {name};")), [("module-name", 2)]);
         }
     }
 
     #[test]
     fn the_old_module_path_of_the_facade_may_stay_and_only_there() {
         assert_eq!(found("crates/naq/src/utils.rs", "//! H."), []);
-        assert_eq!(
-            found("crates/naq/src/lib.rs", "//! H.\npub mod utils {}"),
-            []
-        );
-        assert_eq!(
-            found("crates/naq/src/lib.rs", "//! H.\npub mod common {}"),
-            [("module-name", 2)]
-        );
-        assert_eq!(
-            found("crates/naq-queue/src/lib.rs", "//! H.\nmod utils {}"),
-            [("module-name", 2)]
-        );
+        assert_eq!(found("crates/naq/src/lib.rs", "//! H.\npub mod utils {}"), []);
+        assert_eq!(found("crates/naq/src/lib.rs", "//! H.\npub mod common {}"), [("module-name", 2)]);
+        assert_eq!(found("crates/naq-queue/src/lib.rs", "//! H.\nmod utils {}"), [("module-name", 2)]);
     }
 
     #[test]

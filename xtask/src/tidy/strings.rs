@@ -27,23 +27,11 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
     for (index, line) in source.text.lines().enumerate() {
         for host in HOSTS.iter().filter(|host| line.contains(**host)) {
             let instead = "name the package and let its ordinary client know where it comes from";
-            findings.push(Finding::new(
-                &source.path,
-                index + 1,
-                "registry-host",
-                *host,
-                instead,
-            ));
+            findings.push(Finding::new(&source.path, index + 1, "registry-host", *host, instead));
         }
         for path in MACHINE_PATHS.iter().filter(|path| has_absolute(line, path)) {
             let instead = "use a path relative to the repository, or a temporary folder";
-            findings.push(Finding::new(
-                &source.path,
-                index + 1,
-                "machine-path",
-                *path,
-                instead,
-            ));
+            findings.push(Finding::new(&source.path, index + 1, "machine-path", *path, instead));
         }
     }
     findings
@@ -52,9 +40,7 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
 /// Whether `path` occurs where a path begins, and not in the middle of one.
 fn has_absolute(line: &str, path: &str) -> bool {
     line.match_indices(path).any(|(at, _)| {
-        !line[..at].ends_with(|before: char| {
-            before.is_alphanumeric() || matches!(before, '_' | '-' | '.' | '}' | '*')
-        })
+        !line[..at].ends_with(|before: char| before.is_alphanumeric() || matches!(before, '_' | '-' | '.' | '}' | '*'))
     })
 }
 
@@ -81,10 +67,7 @@ mod tests {
     #[test]
     fn a_machine_path_is_found_only_where_a_path_begins() {
         for path in MACHINE_PATHS {
-            assert_eq!(
-                found("a.rs", &format!("let p = \"{path}naq\";")),
-                [("machine-path", 1)]
-            );
+            assert_eq!(found("a.rs", &format!("let p = \"{path}naq\";")), [("machine-path", 1)]);
             assert_eq!(found("a.rs", &format!("see crates{path}src")), []);
         }
     }
