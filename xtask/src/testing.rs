@@ -1,7 +1,8 @@
 //! `cargo xtask test`: every test of the workspace, with all features, against the pinned servers.
 //!
-//! Documentation tests run first, so that the last lines are the summary of the runner that ran everything else. The
-//! tests learn where servers and the `naq` binary are from `NAQ_TEST_*` variables; plain `cargo test` works too, once
+//! The runner is cargo-nextest where it is installed. It cannot run documentation tests, so these run before it, and
+//! only when everything was asked for: the last lines are the summary of the runner that ran the rest. The tests learn
+//! where servers and the `naq` binary are from `NAQ_TEST_*` variables; plain `cargo test` works too, once
 //! `cargo xtask tools` has run.
 
 use std::path::{Path, PathBuf};
@@ -14,10 +15,10 @@ use crate::tools::{self, Tools};
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Selection {
-    /// Run only tests whose name contains this; documentation tests are left out then
+    /// Run only tests whose name contains this
     #[arg(long)]
     filter: Option<String>,
-    /// Run only the tests of this package; documentation tests are left out then
+    /// Run only the tests of this package
     #[arg(long, short)]
     package: Option<String>,
 }
@@ -36,17 +37,16 @@ pub(crate) fn run(selection: &Selection) -> Result<()> {
         run_command(command)
     };
 
+    let filter = selection.filter.iter();
+    if !works("cargo", &["nextest", "--version"]) {
+        let mut command = cargo(["test", "--all-features"]);
+        return with_environment(command.args(selection.packages()).arg("--").args(filter));
+    }
     if selection.filter.is_none() && selection.package.is_none() {
         with_environment(&mut cargo(["test", "--doc", "--workspace", "--all-features"]))?;
     }
-    let filter = selection.filter.iter();
-    if works("cargo", &["nextest", "--version"]) {
-        let mut command = cargo(["nextest", "run", "--all-features"]);
-        with_environment(command.args(selection.packages()).args(filter))
-    } else {
-        let mut command = cargo(["test", "--all-features", "--lib", "--bins", "--tests", "--examples"]);
-        with_environment(command.args(selection.packages()).arg("--").args(filter))
-    }
+    let mut command = cargo(["nextest", "run", "--all-features"]);
+    with_environment(command.args(selection.packages()).args(filter))
 }
 
 /// Builds every test and the `naq` binary with the very features the runner asks for, so that nothing is built twice.
