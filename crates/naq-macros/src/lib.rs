@@ -1,1 +1,1 @@
-//! The attribute macro of naq: #[naq::job]
+//! The attribute macro of naq: `#[naq::job]`.
