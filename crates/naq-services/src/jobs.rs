@@ -7,8 +7,9 @@
 //!
 //! [`Storage`]: crate::Storage
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+use naq_config::{JobSerializer, NaqConfig, PAYLOAD_HEADROOM, QueuesConfig};
 use naq_models::{QueueName, WireFormat};
 
 use crate::{
@@ -36,11 +37,14 @@ pub(crate) use result::no_result_kept;
 pub use result::{ResultState, ResultView};
 pub use sight::JobStatusView;
 
+/// The shortest lease that the seam knows.
+const MIN_LEASE: Duration = Duration::from_secs(1);
+
 /// The result of a call of the [`JobService`].
 pub type Result<T, E = JobServiceError> = std::result::Result<T, E>;
 
 /// What the service needs to know beside the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct JobSettings {
     /// How new jobs are written: `serialization.job_serializer`.
     pub format: WireFormat,
@@ -49,24 +53,33 @@ pub struct JobSettings {
     /// The largest body of a job, in bytes: `serialization.max_payload` less its headroom. The store's own limit may be
     /// lower and then counts.
     pub max_body: usize,
-    /// How long a claim lasts: `queues.ack_wait`.
-    pub lease: Duration,
-    /// How many jobs of a queue may be claimed at once: `queues.max_ack_pending`.
-    pub max_ack_pending: Option<u32>,
-    /// Queues that differ in the two: `queues.configs`.
-    pub queues: HashMap<QueueName, QueueOptions>,
+    /// How queues are to be opened.
+    pub queues: QueuesConfig,
 }
 
 impl Default for JobSettings {
     /// What an empty configuration means.
     fn default() -> Self {
+        Self::from(&NaqConfig::default())
+    }
+}
+
+impl From<&NaqConfig> for JobSettings {
+    fn from(config: &NaqConfig) -> Self {
+        let max_body = config.serialization.max_payload.0.saturating_sub(PAYLOAD_HEADROOM);
         Self {
-            format: WireFormat::default(),
-            defaults: JobDefaults::default(),
-            max_body: (1 << 20) - (64 << 10),
-            lease: Duration::from_secs(30),
-            max_ack_pending: Some(20_000),
-            queues: HashMap::new(),
+            format: match config.serialization.job_serializer {
+                JobSerializer::Json => WireFormat::Json,
+                JobSerializer::Bincode => WireFormat::Bincode,
+            },
+            defaults: JobDefaults {
+                queue: config.queues.default.clone(),
+                max_retries: config.jobs.max_retries,
+                timeout: config.jobs.timeout,
+                result_ttl: config.results.ttl,
+            },
+            max_body: usize::try_from(max_body).unwrap_or(usize::MAX),
+            queues: config.queues.clone(),
         }
     }
 }
@@ -76,11 +89,11 @@ impl JobSettings {
     /// each time.
     #[must_use]
     pub fn options_of(&self, queue: &QueueName) -> QueueOptions {
-        self.queues.get(queue).cloned().unwrap_or_else(|| QueueOptions {
+        QueueOptions {
             name: queue.clone(),
-            lease: self.lease,
-            max_ack_pending: self.max_ack_pending,
-        })
+            lease: self.queues.ack_wait_of(queue).max(MIN_LEASE),
+            max_ack_pending: Some(self.queues.max_ack_pending_of(queue)),
+        }
     }
 }
 

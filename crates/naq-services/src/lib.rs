@@ -8,11 +8,15 @@
 pub mod context;
 pub mod handle;
 pub mod jobs;
+pub mod manager;
 pub mod new_job;
+pub mod open;
 pub mod storage;
 
 pub use context::{CancellationToken, JobContext, State};
 pub use handle::{JobHandle, ResultError, ResultErrorKind};
 pub use jobs::{JobService, JobServiceError, JobServiceErrorKind, JobSettings, Receipt};
+pub use manager::{Service, ServiceError, ServiceErrorKind, ServiceManager, StorageService};
 pub use new_job::{JobDefaults, NewJob, NewJobError};
+pub use open::open_storage;
 pub use storage::{Storage, StorageError, StorageErrorKind};

@@ -257,7 +257,7 @@ mod tests {
             ("a new life that waits", vec![ended(Cancelled, 3), waits(Retry, 3, 3)], Retry),
             ("a new life that ended", vec![queued(3, 2), ended(Completed, 9)], Completed),
             ("what an old life left behind", vec![waits(Retry, 0, 9), running(3, 2), ended(Failed, 3)], Running),
-            ("garbage with the dead letters", vec![queued(0, 1), dead(garbage())], Pending),
+            ("garbage with the dead letters", vec![queued(0, 1), dead(garbage())], Failed),
             ("garbage, not yet acknowledged", vec![dead(garbage())], Failed),
         ];
         for (name, mut sightings, expected) in table {
