@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod change;
+mod child;
 mod dead;
 mod enqueue;
 mod error;
@@ -28,6 +29,7 @@ mod result;
 mod sight;
 
 pub use change::CancelOutcome;
+pub use child::PARENT_ID;
 pub use dead::{DeadLetterView, DeadPage, RetryReport};
 pub use enqueue::Receipt;
 pub use error::{JobServiceError, JobServiceErrorKind};
