@@ -29,6 +29,7 @@ impl std::fmt::Debug for Environment {
 impl Environment {
     /// The variables of this process, as they are now.
     #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn of_process() -> Self {
         let mut environment = Self::default();
         for (name, value) in std::env::vars_os() {

@@ -2,6 +2,9 @@
 //!
 //! Invariant: knows the storage seam and nothing of what is behind it; never depends on naq-queue.
 
+pub mod builtin;
 pub mod handler;
 
 pub use handler::{ErasedHandler, HandlerRegistry};
+#[doc(hidden)]
+pub use naq_services::__private;
