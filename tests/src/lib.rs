@@ -1,1 +1,17 @@
-//! What the whole-system tests share: servers, binaries, directories.
+//! What the whole-system tests share: real servers, the real binary, and waiting for what they do.
+//!
+//! Everything started here listens on loopback, keeps its files in a temporary folder, and is ended by its pid when the
+//! value that stands for it is dropped. Nothing here knows what a job is; the tests in `tests/system` do.
+
+mod binary;
+mod nats_server;
+mod programs;
+mod raw_nats;
+mod wait;
+
+pub use binary::{Finished, NaqBinary, NaqProcess};
+pub use nats_server::{NatsOptions, NatsServer, ServerVersion};
+pub use programs::{naq_program, nats_program};
+pub use raw_nats::RawNats;
+pub use rustix::process::Signal;
+pub use wait::eventually;

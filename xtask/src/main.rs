@@ -1,2 +1,59 @@
-//! Project tasks.
-fn main() {}
+//! Project tasks that cargo cannot say by itself: `cargo xtask --help` lists them.
+//!
+//! Every task works from a fresh clone, never asks a question, and exits non-zero if anything it was asked to prove
+//! is not so. It does not replace cargo: building and running one test is `cargo build` and `cargo test`.
+#![expect(clippy::print_stderr, clippy::print_stdout, reason = "a terminal program: printing is what it is for")]
+
+mod advisories;
+mod ci;
+mod process;
+mod testing;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Project tasks of naq")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Find or fetch what the tests and checks need, into .tools/
+    Tools,
+    /// Run every test of the workspace against every store
+    Test(testing::Selection),
+    /// Check the house rules: headers, sizes, names, crate arrows
+    Tidy,
+    /// Everything that has to hold before a change lands
+    Ci,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    match task {
+        Task::Tools => {
+            for (name, path) in tools::all()?.named() {
+                println!("{name:<18} {}", path.display());
+            }
+            Ok(())
+        }
+        Task::Test(selection) => testing::run(&selection),
+        Task::Tidy => tidy::run(),
+        Task::Ci => ci::run(),
+    }
+}

@@ -65,9 +65,12 @@ const UNKNOWN_KIND_MAX_DELAY: Duration = Duration::from_secs(300);
 pub(crate) const UNKNOWN_SINCE: &str = "naq.unknown_since";
 
 /// Decides what becomes of `job` after a run that ended with `verdict` at `now`; `jitter` in 0..1 picks the point
-/// within the spread of a retry delay.
+/// within the spread of a retry delay. Errors are stamped with `now`, because handlers have no clock.
 #[must_use]
-pub fn next(job: &Job, verdict: Verdict, now: Timestamp, jitter: f64) -> Next {
+pub fn next(job: &Job, mut verdict: Verdict, now: Timestamp, jitter: f64) -> Next {
+    if let Verdict::Error(error) | Verdict::Retry { error, .. } | Verdict::Fail(error) = &mut verdict {
+        error.timestamp = now;
+    }
     match verdict {
         Verdict::Complete(value) => Next::End { status: JobStatus::Completed, value: Some(value), error: None },
         Verdict::Error(error) => after_error(job, error, None, now, jitter),
@@ -151,6 +154,15 @@ mod tests {
             let Next::End { status, error, .. } = next(&job, verdict, Timestamp::EPOCH, 0.5) else { panic!("went on") };
             assert_eq!(status, JobStatus::Failed);
             assert_eq!(error.unwrap().error_type, "net");
+        }
+    }
+
+    #[test]
+    fn errors_carry_the_time_of_their_end() {
+        let now = Timestamp::from_unix_millis(5_000).unwrap();
+        for verdict in [Verdict::Error(error().permanent()), Verdict::Fail(error())] {
+            let Next::End { error, .. } = next(&job(5), verdict, now, 0.5) else { panic!("went on") };
+            assert_eq!(error.unwrap().timestamp, now);
         }
     }
 

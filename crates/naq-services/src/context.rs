@@ -12,6 +12,7 @@ use std::{
 };
 
 use naq_models::{Job, JobError, JobId, QueueName, RawJson};
+use serde::de::DeserializeOwned;
 pub use tokio_util::sync::CancellationToken;
 
 use crate::storage::SharedStorage;
@@ -49,6 +50,20 @@ impl JobContext {
         &self.inner.job
     }
 
+    /// The handler's stable name.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        &self.inner.job.kind
+    }
+
+    /// The job's arguments as a type; typed parameters of a handler are read for it and need no call of this.
+    ///
+    /// # Errors
+    /// If the arguments do not fit the type.
+    pub fn args<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        self.inner.job.args.to()
+    }
+
     /// The job's id.
     #[must_use]
     pub fn id(&self) -> &JobId {
@@ -73,6 +88,12 @@ impl JobContext {
         self.inner.job.meta.get(key)
     }
 
+    /// Whether an error of this attempt ends the job, because no retry is left after it.
+    #[must_use]
+    pub fn is_last_attempt(&self) -> bool {
+        self.inner.job.attempt > self.inner.job.retry.max_retries
+    }
+
     /// The error of the attempt before this one.
     #[must_use]
     pub fn last_error(&self) -> Option<&JobError> {
@@ -91,10 +112,30 @@ impl JobContext {
         &self.inner.cancellation
     }
 
+    /// Whether the job should stop: for loops that do not wait.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.inner.cancellation.is_cancelled()
+    }
+
+    /// Waits until the job should stop.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn cancelled(&self) {
+        self.inner.cancellation.cancelled().await;
+    }
+
     /// The store the job came from.
     #[must_use]
     pub fn storage(&self) -> &SharedStorage {
         &self.inner.storage
+    }
+
+    /// The shared values of the worker.
+    #[must_use]
+    pub fn states(&self) -> &States {
+        &self.inner.states
     }
 
     /// The shared value of a type, if the worker was given one.
@@ -148,5 +189,50 @@ impl States {
 impl fmt::Debug for States {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "States({} types)", self.0.len())
+    }
+}
+
+/// A parameter that a handler is given from its surroundings and not from the job's arguments.
+///
+/// [`JobContext`], [`State`] and [`CancellationToken`] are such parameters. Hand-registered handlers take any type that
+/// implements this; `#[naq::job]` knows those three by name.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be injected into a handler",
+    label = "neither arguments nor something the worker can give",
+    note = "a handler takes its arguments first (one type that implements `Deserialize`), then any of `JobContext`, \
+            `State<T>`, `CancellationToken`, or a type that implements `naq::FromContext`"
+)]
+pub trait FromContext: Sized + Send + 'static {
+    /// The parameter for one run; `None` if the worker cannot give it.
+    fn from_context(cx: &JobContext) -> Option<Self>;
+
+    /// What a worker with these shared values lacks to give the parameter: the name of a type. Asked once, when the
+    /// worker starts.
+    #[must_use]
+    fn missing_from(states: &States) -> Option<&'static str> {
+        let _ = states;
+        None
+    }
+}
+
+impl FromContext for JobContext {
+    fn from_context(cx: &JobContext) -> Option<Self> {
+        Some(cx.clone())
+    }
+}
+
+impl FromContext for CancellationToken {
+    fn from_context(cx: &JobContext) -> Option<Self> {
+        Some(cx.cancellation().clone())
+    }
+}
+
+impl<T: Send + Sync + 'static> FromContext for State<T> {
+    fn from_context(cx: &JobContext) -> Option<Self> {
+        cx.state()
+    }
+
+    fn missing_from(states: &States) -> Option<&'static str> {
+        if states.get::<T>().is_some() { None } else { Some(std::any::type_name::<T>()) }
     }
 }

@@ -5,8 +5,26 @@
 //!
 //! Not here: running handlers (naq-worker), reading configuration files (naq-config), printing.
 
+pub mod args;
 pub mod context;
+pub mod failure;
+pub mod handle;
+pub mod jobs;
+pub mod manager;
+pub mod new_job;
+pub mod open;
+pub mod outcome;
+pub mod registration;
 pub mod storage;
 
-pub use context::{CancellationToken, JobContext, State};
+pub use context::{CancellationToken, FromContext, JobContext, State, States};
+pub use failure::{Failure, IntoFailure, JobFailure};
+pub use handle::{JobHandle, ResultError, ResultErrorKind};
+pub use jobs::{JobService, JobServiceError, JobServiceErrorKind, JobSettings, Receipt};
+pub use manager::{Service, ServiceError, ServiceErrorKind, ServiceManager, StorageService};
+pub use new_job::{JobDefaults, NewJob, NewJobError};
+pub use open::open_storage;
+pub use outcome::{JobReturn, Outcome};
+#[doc(hidden)]
+pub use registration::private as __private;
 pub use storage::{Storage, StorageError, StorageErrorKind};

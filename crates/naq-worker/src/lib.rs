@@ -2,6 +2,7 @@
 //!
 //! Invariant: knows the storage seam and nothing of what is behind it; never depends on naq-queue.
 
+pub mod builtin;
 pub mod handler;
 pub mod options;
 pub mod registry;
@@ -36,3 +37,5 @@ pub use report::WorkerReport;
 pub use scheduler::{Scheduler, SchedulerError};
 pub use shutdown::Shutdown;
 pub use worker::{BuildError, Worker, WorkerBuilder, WorkerError};
+#[doc(hidden)]
+pub use naq_services::__private;

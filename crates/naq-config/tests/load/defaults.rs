@@ -1,0 +1,82 @@
+//! The default file is the documentation, the template and the defaults at once.
+
+use std::collections::BTreeSet;
+
+use naq_config::{DEFAULT_CONFIG, NaqConfig};
+use serde_json::Value;
+
+use crate::{Machine, yaml};
+
+fn keys(value: &Value, prefix: &str, found: &mut BTreeSet<String>) {
+    if let Value::Object(map) = value {
+        for (name, value) in map {
+            let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+            keys(value, &key, found);
+            found.insert(key);
+        }
+    }
+}
+
+fn keys_of(value: &Value) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    keys(value, "", &mut found);
+    found
+}
+
+/// The file with its examples (`#` and no space, or indented further) in force.
+fn with_examples() -> String {
+    let line = |line: &str| {
+        let indent = line.len() - line.trim_start().len();
+        match line.trim_start().strip_prefix('#') {
+            Some(rest) if rest.starts_with("  ") || !(rest.is_empty() || rest.starts_with(' ')) => {
+                format!("{}{rest}\n", &line[..indent])
+            }
+            _ => format!("{line}\n"),
+        }
+    };
+    DEFAULT_CONFIG.lines().map(line).collect()
+}
+
+#[test]
+fn the_file_says_what_the_code_does() {
+    let loaded = yaml(DEFAULT_CONFIG).load().unwrap();
+    assert_eq!(loaded.config, NaqConfig::default());
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(Machine::new().load().unwrap().config, NaqConfig::default());
+}
+
+#[test]
+fn every_setting_stands_in_the_file() {
+    let written: Value = serde_saphyr::from_str(&with_examples()).unwrap();
+    let mut code = keys_of(&serde_json::to_value(NaqConfig::default()).unwrap());
+    // What an entry of the open tables may hold is asked of the entries in the examples.
+    let loaded = yaml(&with_examples()).load().unwrap();
+    let examples = keys_of(&serde_json::to_value(&loaded.config).unwrap());
+    code.extend(
+        examples.iter().filter(|key| key.starts_with("queues.configs") || key.starts_with("workers.pools")).cloned(),
+    );
+    let written = keys_of(&written);
+    let missing: Vec<_> = code.difference(&written).collect();
+    assert!(missing.is_empty(), "not in default-config.yaml: {missing:?}");
+
+    let last_names = |section: &str, keys: &BTreeSet<String>| -> BTreeSet<String> {
+        let entry = |key: &String| Some(key.strip_prefix(section)?.split('.').nth(2)?.to_owned());
+        keys.iter().filter_map(entry).collect()
+    };
+    for section in ["handlers", "schedules"] {
+        let (code, written) = (last_names(section, &examples), last_names(section, &written));
+        assert!(code.len() >= 9, "{section}: {code:?}");
+        assert_eq!(code, written, "{section}");
+    }
+}
+
+#[test]
+fn the_examples_load() {
+    let loaded = yaml(&with_examples()).variable("NAQ_ENVIRONMENT", "production").load().unwrap();
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(loaded.config.workers.concurrency, 50);
+    assert_eq!(loaded.config.handlers.len(), 4);
+    assert_eq!(loaded.config.schedules.len(), 3);
+    assert_eq!(loaded.config.queues.configs.len(), 1);
+    assert_eq!(loaded.config.workers.pools.len(), 1);
+}

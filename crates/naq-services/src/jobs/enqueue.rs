@@ -1,0 +1,286 @@
+//! Enqueueing: from a [`NewJob`] or an envelope to a [`Receipt`].
+//!
+//! Invariant: a receipt is given only for a job that the store has durably, or that was there before. What cannot run
+//! is refused here, with a typed error, before anything is stored.
+//!
+//! Not here: what an id or key excludes (the store, atomically).
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::future::join_all;
+use naq_models::{Address, Job, JobId, JobStatus, Priority, QueueName, Timestamp, wire};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
+
+use super::{JobService, JobServiceError, JobServiceErrorKind, Result, sight::Trace};
+use crate::{
+    handle::JobHandle,
+    new_job::{MAX_KIND, NewJob},
+    storage::{Enqueued, Entry},
+};
+
+/// Entries per call of the store: bounds one transaction, and what is lost to a caller who drops the future.
+const BATCH: usize = 4_096;
+/// Duplicates that are looked up at once.
+const LOOKUPS: usize = 32;
+/// How often an id is tried that is taken by something that cannot be seen.
+const VANISHED_TRIES: usize = 3;
+
+/// What became of an enqueued job: what `naq job enqueue` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Receipt {
+    /// The job.
+    pub job_id: JobId,
+    /// The queue it is in; of a duplicate, the queue of the job that was there.
+    pub queue: QueueName,
+    /// `pending`, `scheduled` or `waiting`; of a duplicate, where the job that was there stands.
+    pub status: JobStatus,
+    /// A job of this id was there before, and nothing was stored.
+    pub duplicate: bool,
+}
+
+impl JobService {
+    /// Stores a job durably.
+    ///
+    /// # Errors
+    /// If it is not a valid job, too large, or the store fails. After a storage error the job may or may not be stored;
+    /// enqueueing it again under an id of one's own is safe.
+    pub async fn enqueue<R>(&self, job: NewJob<R>) -> Result<JobHandle<R>> {
+        let job = self.build(vec![job]).await.pop().expect("one outcome per job")?;
+        let result_ttl = job.result_ttl;
+        let receipt = self.enqueue_raw(job).await?;
+        Ok(JobHandle::enqueued(self.clone(), receipt, result_ttl))
+    }
+
+    /// Stores many jobs, in batches. One outcome per job, in order.
+    pub async fn enqueue_many<R>(&self, jobs: Vec<NewJob<R>>) -> Vec<Result<Receipt>> {
+        let built = self.build(jobs).await;
+        self.store(built).await
+    }
+
+    /// Stores a finished envelope: as [`enqueue`](Self::enqueue). It starts its first life, whatever it says of
+    /// attempts, runs and results.
+    ///
+    /// # Errors
+    /// As [`enqueue`](Self::enqueue).
+    pub async fn enqueue_raw(&self, job: Job) -> Result<Receipt> {
+        self.store(vec![Ok(job)]).await.pop().expect("one outcome per job")
+    }
+
+    /// Stores finished envelopes, in batches. One outcome per job, in order.
+    pub async fn enqueue_raw_many(&self, jobs: Vec<Job>) -> Vec<Result<Receipt>> {
+        self.store(jobs.into_iter().map(Ok).collect()).await
+    }
+
+    /// Reads an envelope as a producer writes it: one JSON object, of which only `v`, `kind` and `args` must be there.
+    /// What it leaves out is taken from the configuration; an id is generated.
+    ///
+    /// # Errors
+    /// If the text is not an envelope; the source names line and column.
+    pub fn read_submission(&self, text: &[u8]) -> Result<Job> {
+        /// What an envelope may leave to the configuration.
+        #[derive(Deserialize)]
+        struct Said {
+            max_retries: Option<IgnoredAny>,
+            timeout: Option<IgnoredAny>,
+            result_ttl: Option<IgnoredAny>,
+        }
+        let refuse = |message: &str| JobServiceError::new(JobServiceErrorKind::InvalidJob, message);
+        let now = host_time();
+        let defaults = &self.settings().defaults;
+        let fallback = Address {
+            id: JobId::generate(now, rand::random()),
+            queue: defaults.queue.clone(),
+            priority: Priority::default(),
+            stored_at: now,
+        };
+        let mut job = wire::decode_submission(text, fallback)
+            .map_err(|source| refuse("cannot read the job").with_source(source))?;
+        let said: Said =
+            serde_json::from_slice(text).map_err(|source| refuse("cannot read the job").with_source(source))?;
+        if said.max_retries.is_none() {
+            job.retry.max_retries = defaults.max_retries;
+        }
+        if said.timeout.is_none() {
+            job.timeout = defaults.timeout;
+        }
+        if said.result_ttl.is_none() {
+            job.result_ttl = defaults.result_ttl;
+        }
+        Ok(job)
+    }
+
+    /// Gives each job its id and times. The store's clock is asked only if there is a delay to count from it.
+    async fn build<R>(&self, jobs: Vec<NewJob<R>>) -> Vec<Result<Job>> {
+        let host_now = host_time();
+        let store_now = if jobs.iter().any(NewJob::has_delay) { Some(self.store_time().await) } else { None };
+        let mut built = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let now = match &store_now {
+                Some(now) if job.has_delay() => now.clone(),
+                _ => Ok(host_now),
+            };
+            let id = JobId::generate(host_now, rand::random());
+            built.push(now.and_then(|now| {
+                job.into_job(id, now, &self.settings().defaults).map_err(|source| {
+                    JobServiceError::new(JobServiceErrorKind::InvalidJob, "cannot enqueue the job").with_source(source)
+                })
+            }));
+        }
+        built
+    }
+
+    /// One outcome per job, in order. What is an error already stays one.
+    async fn store(&self, jobs: Vec<Result<Job>>) -> Vec<Result<Receipt>> {
+        let delayed = jobs.iter().any(|job| job.as_ref().is_ok_and(|job| job.run_at.is_some()));
+        let now = if delayed { self.store_time().await } else { Ok(Timestamp::EPOCH) };
+        let mut outcomes = Vec::with_capacity(jobs.len());
+        let mut jobs = jobs.into_iter();
+        loop {
+            let batch: Vec<_> = jobs.by_ref().take(BATCH).map(|job| self.entry(job?, &now)).collect();
+            if batch.is_empty() {
+                return outcomes;
+            }
+            outcomes.extend(self.store_batch(batch).await);
+        }
+    }
+
+    /// Checks a job and decides where it goes. `now` is asked for only if the job has a time.
+    fn entry(&self, mut job: Job, now: &Result<Timestamp>) -> Result<Entry> {
+        check(&job)?;
+        (job.attempt, job.run, job.generation, job.last_error) = (1, 1, 0, None);
+        let status = match job.run_at {
+            Some(due) if due > now.clone()? => JobStatus::Scheduled,
+            _ => JobStatus::Pending,
+        };
+        self.sized_entry(&job, status)
+    }
+
+    /// Encodes a job, if it is not too large.
+    pub(super) fn sized_entry(&self, job: &Job, status: JobStatus) -> Result<Entry> {
+        let entry = Entry::new(job, status, self.settings().format).map_err(|source| {
+            let message = format!("cannot write job {}", job.id);
+            JobServiceError::new(JobServiceErrorKind::NotBuilt, message).with_source(source)
+        })?;
+        let (limit, whose) = self.body_limit();
+        if entry.body.len() > limit {
+            let message = format!("job {} is {} bytes; at most {limit} fit ({whose})", job.id, entry.body.len());
+            return Err(JobServiceError::new(JobServiceErrorKind::TooLarge, message)
+                .with_hint("store the data elsewhere and pass its address, or raise serialization.max_payload"));
+        }
+        Ok(entry)
+    }
+
+    async fn store_batch(&self, batch: Vec<Result<Entry>>) -> Vec<Result<Receipt>> {
+        // A generated id is never a duplicate, and bulk enqueueing is not to pay for copies that nobody reads.
+        let plans: Vec<Result<(Receipt, Option<Entry>)>> = batch
+            .iter()
+            .map(|entry| {
+                let entry = entry.as_ref().map_err(Clone::clone)?;
+                let copy = (!entry.address.id.is_generated()).then(|| entry.clone());
+                Ok((receipt(entry), copy))
+            })
+            .collect();
+        let entries: Vec<Entry> = batch.into_iter().filter_map(Result::ok).collect();
+        let stored = if entries.is_empty() { Vec::new() } else { self.storage().enqueue(entries).await };
+        let mut stored = stored.into_iter();
+        let mut outcomes = Vec::with_capacity(plans.len());
+        let mut duplicates = Vec::new();
+        for plan in plans {
+            outcomes.push(match plan {
+                Err(refused) => Err(refused),
+                Ok((receipt, copy)) => match stored.next().expect("one outcome per entry") {
+                    Ok(Enqueued::Stored) => Ok(receipt),
+                    Ok(Enqueued::Duplicate) => {
+                        duplicates.push((outcomes.len(), copy));
+                        Ok(Receipt { duplicate: true, ..receipt })
+                    }
+                    Err(source) => {
+                        Err(JobServiceError::storage(format!("cannot enqueue job {}", receipt.job_id), source))
+                    }
+                },
+            });
+        }
+        for some in duplicates.chunks(LOOKUPS) {
+            let found = join_all(some.iter().map(|(at, copy)| self.duplicate(*at, copy.as_ref()))).await;
+            for (at, outcome) in found {
+                if let Some(outcome) = outcome {
+                    outcomes[at] = outcome;
+                }
+            }
+        }
+        outcomes
+    }
+
+    /// What is in the way of an entry. If nothing is any more, the entry is stored after all.
+    async fn duplicate(&self, at: usize, entry: Option<&Entry>) -> (usize, Option<Result<Receipt>>) {
+        // Without a copy the id is a generated one: this very job, stored by an earlier, ambiguous try of the store.
+        let Some(entry) = entry else { return (at, None) };
+        for _ in 0..VANISHED_TRIES {
+            match self.find(&entry.address.id).await {
+                Ok(trace) => return (at, Some(Ok(duplicate_receipt(&trace)))),
+                Err(error) if error.kind() == JobServiceErrorKind::NotFound => {}
+                Err(error) => return (at, Some(Err(error))),
+            }
+            match self.storage().enqueue(vec![entry.clone()]).await.pop() {
+                Some(Ok(Enqueued::Stored)) => return (at, Some(Ok(receipt(entry)))),
+                Some(Ok(Enqueued::Duplicate)) => {}
+                Some(Err(source)) => {
+                    let message = format!("cannot enqueue job {}", entry.address.id);
+                    return (at, Some(Err(JobServiceError::storage(message, source))));
+                }
+                None => unreachable!("one outcome per entry"),
+            }
+        }
+        let message = format!("the id {} is taken, and the job that took it is not there (yet)", entry.address.id);
+        let error = JobServiceError::new(JobServiceErrorKind::Conflict, message)
+            .with_hint("another producer may be enqueueing it at this moment: try again in a minute");
+        (at, Some(Err(error)))
+    }
+
+    pub(super) async fn store_time(&self) -> Result<Timestamp> {
+        let asked = self.storage().now().await;
+        asked.map_err(|source| JobServiceError::storage("cannot ask the store for its time", source))
+    }
+}
+
+pub(super) fn receipt(entry: &Entry) -> Receipt {
+    Receipt {
+        job_id: entry.address.id.clone(),
+        queue: entry.address.queue.clone(),
+        status: entry.status,
+        duplicate: false,
+    }
+}
+
+pub(super) fn duplicate_receipt(trace: &Trace) -> Receipt {
+    Receipt { job_id: trace.id().clone(), queue: trace.queue().clone(), status: trace.status(), duplicate: true }
+}
+
+/// What makes a job one that can run; the types prove the rest.
+fn check(job: &Job) -> Result<()> {
+    let refuse = |kind, why: String| Err(JobServiceError::new(kind, format!("cannot enqueue job {}: {why}", job.id)));
+    if job.kind.is_empty() || job.kind.len() > MAX_KIND || job.kind.chars().any(char::is_control) {
+        let why = format!("its kind is not 1 to {MAX_KIND} bytes without control characters");
+        return refuse(JobServiceErrorKind::InvalidJob, why);
+    }
+    if job.timeout.is_zero() {
+        return refuse(JobServiceErrorKind::InvalidJob, "a timeout of zero leaves it no time to run".to_owned());
+    }
+    if !job.depends_on.is_empty() {
+        return refuse(
+            JobServiceErrorKind::Unsupported,
+            "waiting for other jobs (depends_on) is not built yet".to_owned(),
+        );
+    }
+    if job.unique.is_some() {
+        return refuse(JobServiceErrorKind::Unsupported, "unique keys are not built yet".to_owned());
+    }
+    Ok(())
+}
+
+/// The time of this host, for ids and `enqueued_at`: for people and for order, never compared with a due time.
+#[expect(clippy::disallowed_methods, reason = "asking the store would cost a round trip for each enqueue")]
+fn host_time() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::EPOCH.saturating_add(since)
+}

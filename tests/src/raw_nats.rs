@@ -1,0 +1,117 @@
+//! The NATS protocol by hand, for tests that must not trust a client library: greeting, ping, publish, request.
+//!
+//! One request at a time. It keeps no state that a real client would (no reconnect, no headers); anything it does not
+//! expect is an error.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// For the answer to anything.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// What the server says of itself to everyone who connects.
+pub(crate) async fn greeting(address: SocketAddr) -> Result<Value> {
+    let stream = BufReader::new(TcpStream::connect(address).await?);
+    Ok(greeted(stream).await?.0)
+}
+
+async fn greeted(mut stream: BufReader<TcpStream>) -> Result<(Value, BufReader<TcpStream>)> {
+    let mut line = String::new();
+    stream.read_line(&mut line).await?;
+    let info = line.strip_prefix("INFO ").with_context(|| format!("no greeting but {line:?}"))?;
+    Ok((serde_json::from_str(info)?, stream))
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct RawNats {
+    /// The server's greeting: `version`, `jetstream`, `max_payload` and so on.
+    pub info: Value,
+    stream: BufReader<TcpStream>,
+    requests: u64,
+}
+
+impl RawNats {
+    /// Connects without credentials and waits until the server has accepted that.
+    pub async fn connect(address: SocketAddr) -> Result<RawNats> {
+        let stream = BufReader::new(TcpStream::connect(address).await?);
+        let (info, stream) = timeout(ANSWER_LIMIT, greeted(stream)).await.context("no greeting")??;
+        let mut connection = RawNats { info, stream, requests: 0 };
+        connection.write(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":false}\r\n").await?;
+        connection.ping().await?;
+        Ok(connection)
+    }
+
+    /// Returns once the server has answered a ping, so that it has seen everything written before.
+    pub async fn ping(&mut self) -> Result<()> {
+        self.write(b"PING\r\n").await?;
+        let line = self.line().await?;
+        ensure!(line == "PONG", "no pong but {line:?}");
+        Ok(())
+    }
+
+    /// Publishes without waiting for anything.
+    pub async fn publish(&mut self, subject: &str, payload: &[u8]) -> Result<()> {
+        self.publish_with_reply(subject, "", payload).await
+    }
+
+    /// Publishes and returns the first answer.
+    pub async fn request(&mut self, subject: &str, payload: &[u8]) -> Result<Vec<u8>> {
+        self.requests += 1;
+        let id = self.requests;
+        let inbox = format!("_INBOX.raw.{}.{id}", self.info["client_id"]);
+        self.write(format!("SUB {inbox} {id}\r\nUNSUB {id} 1\r\n").as_bytes()).await?;
+        self.publish_with_reply(subject, &inbox, payload).await?;
+
+        let line = self.line().await?;
+        let size = line.strip_prefix("MSG ").and_then(|rest| rest.rsplit(' ').next());
+        let size: usize = size.with_context(|| format!("no message but {line:?}"))?.parse()?;
+        let mut answer = vec![0; size + b"\r\n".len()];
+        timeout(ANSWER_LIMIT, self.stream.read_exact(&mut answer)).await.context("no whole message")??;
+        answer.truncate(size);
+        Ok(answer)
+    }
+
+    /// Publishes and returns the answer of the JetStream API as JSON; an error if it holds one.
+    pub async fn request_json(&mut self, subject: &str, payload: &Value) -> Result<Value> {
+        let payload = if payload.is_null() { String::new() } else { payload.to_string() };
+        let answer: Value = serde_json::from_slice(&self.request(subject, payload.as_bytes()).await?)?;
+        if !answer["error"].is_null() {
+            bail!("{subject}: {}", answer["error"]);
+        }
+        Ok(answer)
+    }
+
+    async fn publish_with_reply(&mut self, subject: &str, reply: &str, payload: &[u8]) -> Result<()> {
+        let mut message = format!("PUB {subject} {reply} {}\r\n", payload.len()).into_bytes();
+        message.extend_from_slice(payload);
+        message.extend_from_slice(b"\r\n");
+        self.write(&message).await
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        timeout(ANSWER_LIMIT, self.stream.write_all(bytes)).await.context("the server does not read")??;
+        Ok(())
+    }
+
+    /// The next line that is not the server's own ping or a newer greeting.
+    async fn line(&mut self) -> Result<String> {
+        loop {
+            let mut line = String::new();
+            let read = self.stream.read_line(&mut line);
+            timeout(ANSWER_LIMIT, read).await.context("the server does not answer")??;
+            match line.trim_end() {
+                "" => bail!("the server closed the connection"),
+                "PING" => self.write(b"PONG\r\n").await?,
+                line if line.starts_with("INFO ") => {}
+                line => return Ok(line.to_owned()),
+            }
+        }
+    }
+}
