@@ -22,6 +22,10 @@ pub async fn open_storage(url: &StoreUrl, config: &NaqConfig) -> Result<SharedSt
 ///
 /// # Errors
 /// As [`open_storage`].
+#[cfg_attr(
+    not(any(feature = "sqlite", feature = "nats")),
+    expect(unused_variables, reason = "without a backend there is nothing to configure")
+)]
 pub async fn open_choice(choice: &StoreChoice, config: &NaqConfig) -> Result<SharedStorage, StorageError> {
     match &choice.url {
         #[cfg(feature = "sqlite")]
