@@ -14,6 +14,7 @@
 //! }
 //!
 //! async fn greet() -> Result<(), Box<dyn std::error::Error>> {
+//!     send_mail("a@b.c".into(), "hi".into()).await?; // stays callable as written
 //!     let job = naq::enqueue(send_mail::job("a@b.c", "hi").delay(secs(5))).await?;
 //!     let sent: usize = job.result().await?; // pushed, not polled
 //!     assert_eq!(sent, 2);
@@ -47,5 +48,11 @@ pub use naq_services::{
     CancellationToken, Failure, IntoFailure, JobContext, JobFailure, JobHandle, JobService, JobServiceError,
     JobServiceErrorKind, NewJob, Outcome, Receipt, ResultError, ResultErrorKind, ServiceManager, State, new_job::secs,
 };
+#[cfg(feature = "testing")]
+pub use naq_testing as testing;
 #[cfg(feature = "worker")]
 pub use naq_worker as worker;
+#[cfg(feature = "worker")]
+pub use naq_worker::{
+    QueueSpec, Scheduler, Shutdown, Worker, WorkerBuilder, WorkerInfo, WorkerOptions, WorkerReport, list_workers,
+};
