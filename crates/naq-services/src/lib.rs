@@ -5,8 +5,14 @@
 //!
 //! Not here: running handlers (naq-worker), reading configuration files (naq-config), printing.
 
+#[cfg(feature = "nats")]
+pub mod connection;
 pub mod context;
+#[cfg(feature = "nats")]
+pub mod kv_stores;
 pub mod storage;
+#[cfg(feature = "nats")]
+pub mod streams;
 
 pub use context::{CancellationToken, JobContext, State};
 pub use storage::{Storage, StorageError, StorageErrorKind};
