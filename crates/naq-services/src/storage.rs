@@ -15,9 +15,12 @@ use bytes::Bytes;
 use naq_models::{JobId, QueueName, Timestamp};
 
 mod consumer;
+pub mod crash;
 mod entry;
 mod error;
 mod kv;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod settlement;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
