@@ -89,12 +89,14 @@ async fn many_workers_run_each_job_once() {
 async fn long_jobs_are_not_hoarded() {
     let stage = Stage::new().await;
     let log = Log::default();
+    // A lease so long that only the stalled slots can be the reason for giving jobs back.
+    let options = || WorkerOptions { lease: Duration::from_secs(600), ..quick() };
     let start_one = || {
         let gated = |log: State<Log>, gate: State<Semaphore>| async move {
             log.note("start");
             gate.acquire().await.map_err(|e| e.to_string()).map(tokio::sync::SemaphorePermit::forget)
         };
-        let builder = stage.worker().concurrency(2).options(quick()).state(log.clone()).state(Semaphore::new(0));
+        let builder = stage.worker().concurrency(2).options(options()).state(log.clone()).state(Semaphore::new(0));
         start(builder.handler("gated", gated).handler("fine", || async {}))
     };
     let first = start_one();
@@ -109,10 +111,11 @@ async fn long_jobs_are_not_hoarded() {
     log.until(2).await;
     let second = start_one();
     log.until(4).await;
-    for worker in [first, second] {
-        worker.shutdown.request_now();
-        assert_eq!(worker.end().await.unwrap().handed_back, 2);
-    }
+    first.shutdown.request_now();
+    second.shutdown.request_now();
+    assert_eq!(second.end().await.unwrap().handed_back, 2, "the second worker ran two of the four");
+    assert!((2..=4).contains(&first.end().await.unwrap().handed_back));
+    assert_eq!(stage.pending().await, 4);
 }
 
 #[tokio::test]
