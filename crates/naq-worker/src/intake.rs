@@ -19,7 +19,7 @@ const REFILL_WAIT: Duration = Duration::from_millis(10);
 /// A delivery of at least so many jobs shows that its lane has more.
 const FLOWING: usize = 16;
 /// If no slot came free for so long, jobs that were claimed for slots that free seldom are handed back.
-const HAND_BACK_AFTER: Duration = Duration::from_secs(1);
+const HAND_BACK_AFTER: Duration = Duration::from_millis(500);
 /// Priorities per queue.
 pub(crate) const LANES: usize = Priority::ALL.len();
 
@@ -167,7 +167,9 @@ impl Intake {
         for lane in &mut self.lanes {
             lane.flowing = false;
         }
-        for (queue, lanes) in self.queues.iter_mut().zip(self.lanes.chunks(LANES)) {
+        // A demand that was used up says nothing of the lanes at its end.
+        let looked = self.outstanding > 0;
+        for (queue, lanes) in self.queues.iter_mut().zip(self.lanes.chunks(LANES)).filter(|_| looked) {
             let asked = lanes.iter().any(|lane| lane.asked > 0);
             queue.dry = asked && lanes.iter().all(|lane| lane.buffer.is_empty());
         }

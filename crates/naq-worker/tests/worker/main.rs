@@ -1,0 +1,13 @@
+//! What a worker promises, seen from its store: jobs go in, results and states come out.
+//!
+//! Invariant: the embedded store in memory, real threads, real time; what happened is awaited, never slept for, and every
+//! wait is bounded. Not here: processes that are killed (the system tests), and what backends promise (the conformance
+//! suite).
+
+mod cancelling;
+mod doubt;
+mod outcomes;
+mod selection;
+mod stopping;
+mod support;
+mod time;
