@@ -1,1 +1,51 @@
-//! naq: a background job queue on one SQLite file or a NATS JetStream cluster
+//! naq: a background job queue on one SQLite file or a NATS JetStream cluster.
+//!
+//! Invariant: no logic. This crate gives the crates below one name, each behind a cargo feature, so that a web process
+//! that only enqueues compiles neither the worker nor a backend it does not use.
+//!
+//! ```
+//! # #[cfg(all(feature = "macros", feature = "queue"))] mod example {
+//! use naq::secs;
+//!
+//! #[naq::job(queue = "mail", max_retries = 5, timeout = "30s")]
+//! async fn send_mail(to: String, subject: String) -> Result<usize, std::io::Error> {
+//!     println!("{subject} goes to {to}");
+//!     Ok(subject.len())
+//! }
+//!
+//! async fn greet() -> Result<(), Box<dyn std::error::Error>> {
+//!     let job = naq::enqueue(send_mail::job("a@b.c", "hi").delay(secs(5))).await?;
+//!     let sent: usize = job.result().await?; // pushed, not polled
+//!     assert_eq!(sent, 2);
+//!     Ok(())
+//! }
+//! # }
+//! ```
+
+#[cfg(feature = "cli")]
+pub use naq_cli as cli;
+pub use naq_config as config;
+pub use naq_config::{NaqConfig, StoreUrl};
+#[cfg(feature = "macros")]
+pub use naq_macros::job;
+pub use naq_models as models;
+pub use naq_models::{
+    Job, JobError, JobId, JobResult, JobStatus, Priority, QueueName, RawJson, RetryPolicy, RetryStrategy, Timestamp,
+};
+#[cfg(feature = "queue")]
+pub use naq_queue as queue;
+#[cfg(feature = "queue")]
+pub use naq_queue::{
+    Queue, QueueError, QueueErrorKind, connect, connect_sync, disconnect, disconnect_sync, enqueue, enqueue_at,
+    enqueue_at_sync, enqueue_in, enqueue_in_sync, enqueue_many, enqueue_many_sync, enqueue_sync, fetch_job_result,
+    fetch_job_result_sync, purge_queue, purge_queue_sync, wait_for_result_sync,
+};
+pub use naq_services as services;
+#[doc(hidden)]
+pub use naq_services::__private;
+pub use naq_services::{
+    CancellationToken, Failure, IntoFailure, JobContext, JobFailure, JobHandle, JobService, JobServiceError,
+    JobServiceErrorKind, NewJob, Outcome, Receipt, ResultError, ResultErrorKind, ServiceManager, State, new_job::secs,
+};
+#[cfg(feature = "worker")]
+pub use naq_worker as worker;
