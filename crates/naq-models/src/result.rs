@@ -43,6 +43,9 @@ pub struct JobResult {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Timestamp,
+    /// The envelope of a cancelled job, from which it can be given a new life: it leaves no dead letter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<RawJson>,
 }
 
 impl JobResult {
@@ -63,6 +66,7 @@ impl JobResult {
             enqueued_at: job.enqueued_at,
             started_at: None,
             finished_at,
+            job: None,
         }
     }
 

@@ -4,7 +4,38 @@
 
 pub mod builtin;
 pub mod handler;
+pub mod options;
+pub mod registry;
+pub mod report;
+pub mod scheduler;
+pub mod signals;
+pub mod worker;
+
+mod burst;
+mod cancel;
+mod clock;
+mod demand;
+mod ending;
+mod executor;
+mod heartbeat;
+mod intake;
+mod leader;
+mod lease;
+mod pace;
+mod panic_guard;
+mod presence;
+mod serve;
+mod settlement;
+mod shared;
+mod shutdown;
+mod suspects;
 
 pub use handler::{ErasedHandler, HandlerRegistry};
 #[doc(hidden)]
 pub use naq_services::__private;
+pub use options::{QueueSpec, SchedulerOptions, WorkerOptions};
+pub use registry::{WorkerInfo, list_workers};
+pub use report::WorkerReport;
+pub use scheduler::{Scheduler, SchedulerError};
+pub use shutdown::Shutdown;
+pub use worker::{BuildError, Worker, WorkerBuilder, WorkerError};

@@ -1,0 +1,91 @@
+//! The worker's two clocks: [`BootTime`] for leases and deadlines, [`StoreClock`] for times that are stored.
+//!
+//! Invariant: whether a lease still holds is judged by a monotonic clock that counts suspension, never by wall time; a
+//! stored time is the store's time, taken from an offset that is measured again and again. The only module of this
+//! crate that reads a clock.
+
+use std::{
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
+    time::Duration,
+};
+
+use naq_models::Timestamp;
+use naq_services::{Storage, StorageError};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Nanoseconds since the machine booted, including the time it was suspended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BootTime(u64);
+
+impl BootTime {
+    pub(crate) fn now() -> Self {
+        #[cfg(target_os = "linux")]
+        let clock = ClockId::Boottime;
+        #[cfg(not(target_os = "linux"))]
+        let clock = ClockId::Monotonic;
+        let time = clock_gettime(clock);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+        Self(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+    }
+
+    pub(crate) fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    pub(crate) fn nanos(self) -> u64 {
+        self.0
+    }
+
+    /// The time from `earlier` to this; zero if it is not earlier.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+
+    pub(crate) fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
+    fn millis(self) -> i64 {
+        i64::try_from(self.0 / 1_000_000).unwrap_or(i64::MAX)
+    }
+}
+
+/// The store's clock without asking the store each time: boot time plus a measured offset.
+#[derive(Debug)]
+pub(crate) struct StoreClock {
+    offset_millis: AtomicI64,
+    measured: AtomicU64,
+}
+
+impl StoreClock {
+    /// Asks the store for the first time.
+    pub(crate) async fn measured(storage: &dyn Storage) -> Result<Self, StorageError> {
+        let clock = Self { offset_millis: AtomicI64::new(0), measured: AtomicU64::new(0) };
+        clock.measure(storage).await?;
+        Ok(clock)
+    }
+
+    /// Asks the store and corrects the offset.
+    pub(crate) async fn measure(&self, storage: &dyn Storage) -> Result<Timestamp, StorageError> {
+        let before = BootTime::now();
+        let time = storage.now().await?;
+        let after = BootTime::now();
+        let middle = BootTime(before.0 + (after.0.saturating_sub(before.0)) / 2);
+        self.offset_millis.store(time.unix_millis() - middle.millis(), Ordering::Relaxed);
+        self.measured.store(after.0, Ordering::Relaxed);
+        Ok(time)
+    }
+
+    /// The store's time, from an offset no older than `max_age`.
+    pub(crate) async fn fresh(&self, storage: &dyn Storage, max_age: Duration) -> Result<Timestamp, StorageError> {
+        let measured = BootTime(self.measured.load(Ordering::Relaxed));
+        if BootTime::now().since(measured) > max_age { self.measure(storage).await } else { Ok(self.now()) }
+    }
+
+    /// The store's time as far as it is known here.
+    pub(crate) fn now(&self) -> Timestamp {
+        let millis = BootTime::now().millis().saturating_add(self.offset_millis.load(Ordering::Relaxed));
+        Timestamp::from_unix_millis(millis).unwrap_or(Timestamp::EPOCH)
+    }
+}

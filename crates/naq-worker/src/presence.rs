@@ -1,0 +1,96 @@
+//! A running worker's entry in the list of workers, kept up to date.
+//!
+//! Invariant: written at the start, at every heartbeat interval and when the worker begins to stop; removed at a clean
+//! end. Failing to write it is logged and harms no job.
+
+use naq_models::Timestamp;
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{
+    Shutdown,
+    registry::{RUNNING_NAMED_MAX, Registration, RunningJob, WorkerInfo, WorkerStatus},
+    shared::Shared,
+    worker::Worker,
+};
+
+/// What of the entry does not change.
+pub(crate) struct Identity {
+    name: Option<String>,
+    host: String,
+    started_at: Timestamp,
+}
+
+impl Identity {
+    pub(crate) fn of(worker: &Worker, started_at: Timestamp) -> Self {
+        Self { name: worker.name.clone(), host: worker.host.clone(), started_at }
+    }
+}
+
+/// How far the worker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Serving,
+    Stopping,
+}
+
+/// Keeps the entry until `stop` asks to stop now, then removes it.
+pub(crate) async fn keep(shared: &Shared, identity: Identity, mut stage: watch::Receiver<Stage>, stop: &Shutdown) {
+    let mut registration = Registration::new(shared.storage.clone(), shared.options.ttl);
+    let mut ticks = interval(shared.options.heartbeat_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            Ok(()) = stage.changed() => {}
+            () = stop.requested_now() => break,
+        }
+        if let Err(error) = shared.clock.measure(&*shared.storage).await {
+            tracing::warn!(%error, "the store's clock could not be asked");
+        }
+        let info = describe(shared, &identity, *stage.borrow_and_update());
+        if let Err(error) = registration.write(&info).await {
+            tracing::warn!(%error, "the worker's entry could not be written");
+        }
+    }
+    if let Err(error) = registration.remove(&shared.worker_id).await {
+        tracing::warn!(%error, "the worker's entry could not be removed; it runs out by itself");
+    }
+}
+
+fn describe(shared: &Shared, identity: &Identity, stage: Stage) -> WorkerInfo {
+    let held = shared.leases.running();
+    let running: Vec<RunningJob> = held
+        .iter()
+        .filter_map(|held| held.run())
+        .take(RUNNING_NAMED_MAX)
+        .map(|run| RunningJob {
+            id: run.job.id.clone(),
+            kind: run.job.kind.clone(),
+            queue: run.job.queue.clone(),
+            attempt: run.job.attempt,
+            started_at: run.started_at,
+        })
+        .collect();
+    let status = match stage {
+        Stage::Stopping => WorkerStatus::Stopping,
+        Stage::Serving if held.is_empty() => WorkerStatus::Idle,
+        Stage::Serving => WorkerStatus::Busy,
+    };
+    WorkerInfo {
+        id: shared.worker_id.to_string(),
+        name: identity.name.clone(),
+        host: identity.host.clone(),
+        pid: std::process::id(),
+        queues: shared.queues.iter().map(ToString::to_string).collect(),
+        concurrency: shared.concurrency,
+        running_count: held.len(),
+        running,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: identity.started_at,
+        seen_at: shared.clock.now(),
+        status,
+    }
+}

@@ -1,0 +1,139 @@
+//! The list of live workers: what a worker says of itself, and how others read it.
+//!
+//! Invariant: an entry lives as long as its worker renews it and disappears by its time to live when the worker dies. It
+//! is for people and dashboards; nothing is decided by it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use naq_models::{JobId, QueueName, Timestamp};
+use naq_services::{
+    Storage, StorageError, StorageErrorKind,
+    storage::{Bucket, KvEntry, SharedStorage},
+};
+use serde::{Deserialize, Serialize};
+
+/// At most so many running jobs are named in an entry.
+pub const RUNNING_NAMED_MAX: usize = 100;
+
+/// A live worker, as it last said of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerInfo {
+    /// Unique among all workers at all times.
+    pub id: String,
+    /// The name it was given, if it was.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The host it runs on.
+    pub host: String,
+    /// Its process id there.
+    pub pid: u32,
+    /// The queues it serves, in its order, with weights if they have any (`mail:3`).
+    pub queues: Vec<String>,
+    /// How many jobs it runs at once.
+    pub concurrency: usize,
+    /// How many run now.
+    pub running_count: usize,
+    /// Those that run now, the longest-running first, at most [`RUNNING_NAMED_MAX`].
+    pub running: Vec<RunningJob>,
+    /// The version of naq it was built with.
+    pub version: String,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// When it said this.
+    pub seen_at: Timestamp,
+    /// What it does.
+    pub status: WorkerStatus,
+}
+
+/// A job that a worker runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningJob {
+    /// The job.
+    pub id: JobId,
+    /// Its kind.
+    pub kind: String,
+    /// Its queue.
+    pub queue: QueueName,
+    /// Its attempt.
+    pub attempt: u32,
+    /// When its handler was started.
+    pub started_at: Timestamp,
+}
+
+/// What a worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerStatus {
+    /// It waits for jobs.
+    Idle,
+    /// It runs at least one job.
+    Busy,
+    /// It was asked to stop and finishes what runs.
+    Stopping,
+}
+
+/// All live workers, by id.
+///
+/// # Errors
+/// If the store cannot be read. Entries that cannot be read are passed over with a warning.
+pub async fn list_workers(storage: &dyn Storage) -> Result<Vec<WorkerInfo>, StorageError> {
+    let entries = storage.kv_list(Bucket::Workers, "").await?;
+    let mut workers: Vec<WorkerInfo> = entries.iter().filter_map(read).collect();
+    workers.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(workers)
+}
+
+fn read(entry: &KvEntry) -> Option<WorkerInfo> {
+    serde_json::from_slice(&entry.value)
+        .inspect_err(|error| tracing::warn!(key = entry.key, %error, "an unreadable worker entry is passed over"))
+        .ok()
+}
+
+/// A worker's own entry.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    storage: SharedStorage,
+    ttl: Duration,
+    revision: Option<u64>,
+}
+
+impl Registration {
+    pub(crate) fn new(storage: SharedStorage, ttl: Duration) -> Self {
+        Self { storage, ttl, revision: None }
+    }
+
+    /// Writes the entry, anew if it has expired.
+    pub(crate) async fn write(&mut self, info: &WorkerInfo) -> Result<(), StorageError> {
+        let value = Bytes::from(serde_json::to_vec(info).expect("an entry holds only strings and numbers"));
+        let ttl = Some(self.ttl);
+        if let Some(revision) = self.revision.take() {
+            match self.storage.kv_update(Bucket::Workers, &info.id, value.clone(), revision, ttl).await {
+                Ok(revision) => {
+                    self.revision = Some(revision);
+                    return Ok(());
+                }
+                Err(error) if error.kind() == StorageErrorKind::Conflict => {}
+                Err(error) => {
+                    self.revision = Some(revision);
+                    return Err(error);
+                }
+            }
+        }
+        let revision = match self.storage.kv_create(Bucket::Workers, &info.id, value.clone(), ttl).await {
+            // An earlier write whose answer was lost: the id is this worker's alone.
+            Err(error) if error.kind() == StorageErrorKind::Conflict => {
+                let Some(entry) = self.storage.kv_get(Bucket::Workers, &info.id).await? else { return Err(error) };
+                self.storage.kv_update(Bucket::Workers, &info.id, value, entry.revision, ttl).await?
+            }
+            created => created?,
+        };
+        self.revision = Some(revision);
+        Ok(())
+    }
+
+    /// Removes the entry: a clean stop.
+    pub(crate) async fn remove(self, id: &str) -> Result<(), StorageError> {
+        self.storage.kv_delete(Bucket::Workers, id, None).await.map(|_existed| ())
+    }
+}

@@ -1,0 +1,250 @@
+//! The loop that fires what is due: [`Scheduler`], of which one at a time leads.
+//!
+//! Invariant: a due entry enters its queue by compare-and-set on the entry, so that no two leaders fire it twice; before
+//! each batch the leader checks that its term still holds; due times are compared with the store's clock. What cannot be
+//! read becomes a dead letter, byte for byte. It never runs a job.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use naq_models::{DecodeError, Timestamp, WireFormat, wire};
+use naq_services::{
+    StorageError, StorageErrorKind,
+    storage::{DueEntry, Ending, Entry, Promoted, Promotion, ScheduledEntry, SharedStorage},
+};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Shutdown,
+    clock::{BootTime, StoreClock},
+    ending::Subject,
+    leader::{Candidate, Term},
+    options::SchedulerOptions,
+};
+
+/// Entries per promotion.
+const BATCH: usize = 512;
+/// Promotions under way at once.
+const PIPELINE: usize = 4;
+/// The store's clock is asked again when the last answer is older than this.
+const CLOCK_AGE: Duration = Duration::from_secs(1);
+/// After a round that moved nothing, and after a failure of the store: pauses grow between these.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Items per sweep.
+const SWEEP: usize = 1000;
+
+/// Fires due jobs while it leads, stands by while another does.
+#[derive(Debug)]
+pub struct Scheduler {
+    storage: SharedStorage,
+    options: SchedulerOptions,
+    format: WireFormat,
+    candidate: Candidate,
+}
+
+/// Why a scheduler ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SchedulerError {
+    /// The store failed in a way that waiting does not mend.
+    #[error("the scheduler cannot go on")]
+    Store(#[source] StorageError),
+    /// Scheduled jobs are stored in bincode, which this program cannot read or write.
+    #[error("the scheduler cannot go on: {0}")]
+    Format(String),
+}
+
+/// Why leading ended.
+enum Left {
+    Asked,
+    Deposed,
+}
+
+impl Scheduler {
+    /// A scheduler that is known as `holder`, which must be unique among all schedulers at all times.
+    #[must_use]
+    pub fn new(
+        storage: SharedStorage,
+        holder: impl Into<String>,
+        options: SchedulerOptions,
+        format: WireFormat,
+    ) -> Self {
+        let candidate = Candidate { storage: storage.clone(), holder: holder.into(), ttl: options.lock_ttl };
+        Self { storage, options, format, candidate }
+    }
+
+    /// Runs until it is asked to stop. Both steps of `shutdown` mean the same here: it stops after the batch under way.
+    ///
+    /// # Errors
+    /// If the store fails for good, or holds jobs in a form that this program was not built to read.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is safe for the store; the lock is then not given up but runs out.
+    pub async fn run(&self, shutdown: &Shutdown) -> Result<(), SchedulerError> {
+        let stop = shutdown.graceful();
+        let mut pause = PAUSE_MIN;
+        loop {
+            match self.take_turn(stop).await {
+                Ok(Left::Asked) => return Ok(()),
+                Ok(Left::Deposed) => pause = PAUSE_MIN,
+                Err(SchedulerError::Store(error)) if error.is_transient() => {
+                    tracing::warn!(%error, "the scheduler tries again");
+                    if stop.run_until_cancelled(sleep(pause)).await.is_none() {
+                        return Ok(());
+                    }
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn take_turn(&self, stop: &CancellationToken) -> Result<Left, SchedulerError> {
+        let Some(mut term) = self.candidate.acquire(stop).await.map_err(SchedulerError::Store)? else {
+            return Ok(Left::Asked);
+        };
+        tracing::info!(holder = self.candidate.holder, term = term.number, "leads the scheduler");
+        let left = tokio::select! {
+            left = self.lead(&mut term, stop) => left,
+            () = self.sweep() => unreachable!("sweeping goes on as long as leading"),
+        };
+        if !matches!(left, Ok(Left::Deposed)) {
+            self.candidate.resign(term).await;
+        }
+        left
+    }
+
+    async fn lead(&self, term: &mut Term, stop: &CancellationToken) -> Result<Left, SchedulerError> {
+        let store = SchedulerError::Store;
+        let clock = StoreClock::measured(&*self.storage).await.map_err(store)?;
+        let mut feed = self.storage.open_due_feed().await.map_err(store)?;
+        let mut renew_at = BootTime::now().plus(self.options.lock_renew_interval);
+        let mut stalled = PAUSE_MIN;
+        loop {
+            if stop.is_cancelled() {
+                return Ok(Left::Asked);
+            }
+            if BootTime::now() >= renew_at {
+                renew_at = BootTime::now().plus(self.options.lock_renew_interval);
+                if !self.candidate.renew(term).await.map_err(store)? {
+                    return Ok(Left::Deposed);
+                }
+            }
+            if !term.is_valid(BootTime::now()) {
+                return Ok(Left::Deposed);
+            }
+            let now = clock.fresh(&*self.storage, CLOCK_AGE).await.map_err(store)?;
+            let due = feed.due(now, BATCH * PIPELINE).await.map_err(store)?;
+            let found = due.len();
+            let moved = self.fire(due, now, term).await?;
+            if moved > 0 {
+                stalled = PAUSE_MIN;
+                continue;
+            }
+            let mut wait = renew_at.since(BootTime::now()).min(self.options.scan_interval);
+            if found > 0 {
+                // Nothing could be moved, or the feed has not caught up with what was.
+                wait = wait.min(stalled);
+                stalled = (stalled * 2).min(PAUSE_MAX);
+            } else if let Some(next) = feed.next_due().await.map_err(store)? {
+                // A part of a millisecond is rounded up: waking just before the time would find nothing.
+                wait = wait.min(next.since(clock.now()) + Duration::from_millis(1));
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = feed.changed() => {}
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Removes what has expired, beside firing; never ends.
+    async fn sweep(&self) {
+        loop {
+            let full = match self.storage.sweep(SWEEP).await {
+                Ok(swept) => swept >= SWEEP,
+                Err(error) => {
+                    tracing::warn!(%error, "sweeping failed");
+                    false
+                }
+            };
+            sleep(if full { PAUSE_MIN } else { self.options.sweep_interval }).await;
+        }
+    }
+
+    /// Moves what is due; returns how many entries left the scheduled store.
+    async fn fire(&self, due: Vec<DueEntry>, now: Timestamp, term: &Term) -> Result<usize, SchedulerError> {
+        let batches: Vec<Vec<DueEntry>> = due.chunks(BATCH).map(<[DueEntry]>::to_vec).collect();
+        let mut moving =
+            stream::iter(batches).map(|batch| self.fire_batch(batch, now, term)).buffer_unordered(PIPELINE);
+        let mut moved = 0;
+        while let Some(batch) = moving.next().await {
+            moved += batch?;
+        }
+        Ok(moved)
+    }
+
+    async fn fire_batch(&self, due: Vec<DueEntry>, now: Timestamp, term: &Term) -> Result<usize, SchedulerError> {
+        let ids: Vec<_> = due.into_iter().map(|entry| entry.id).collect();
+        let entries = self.storage.get_scheduled(&ids).await.map_err(SchedulerError::Store)?;
+        let (mut promotions, mut moved) = (Vec::with_capacity(entries.len()), 0);
+        for entry in entries.into_iter().flatten().filter(|entry| entry.run_at.is_some_and(|at| at <= now)) {
+            match self.promotion(&entry)? {
+                Ok(promotion) => promotions.push(promotion),
+                Err(reason) => moved += self.bury(entry, reason, now).await?,
+            }
+        }
+        // The last look before writing: a process that was suspended in between must not act on an old term.
+        if promotions.is_empty() || !term.is_valid(BootTime::now()) {
+            return Ok(moved);
+        }
+        let mut trouble = None;
+        for promoted in self.storage.promote(promotions).await {
+            match promoted {
+                Ok(Promoted::Done | Promoted::AlreadyEnded) => moved += 1,
+                Ok(Promoted::Superseded) => {}
+                Err(error) => trouble = Some(error),
+            }
+        }
+        if let Some(error) = trouble {
+            tracing::warn!(%error, "due jobs could not be moved to their queues; they stay due");
+        }
+        Ok(moved)
+    }
+
+    /// The due job as it enters its queue, or why it cannot be read.
+    fn promotion(&self, entry: &ScheduledEntry) -> Result<Result<Promotion, String>, SchedulerError> {
+        let job = match wire::decode(&entry.body, &entry.address) {
+            Ok(job) => job.promoted(),
+            Err(error @ DecodeError::BincodeNotBuilt) => return Err(SchedulerError::Format(error.to_string())),
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let entered = Entry::new(&job, naq_models::JobStatus::Pending, self.format)
+            .map_err(|error| SchedulerError::Format(error.to_string()))?;
+        Ok(Ok(Promotion { revision: entry.revision, entry: entered }))
+    }
+
+    async fn bury(&self, entry: ScheduledEntry, reason: String, now: Timestamp) -> Result<usize, SchedulerError> {
+        let subject = Subject {
+            address: &entry.address,
+            body: &entry.body,
+            worker_id: None,
+            started_at: None,
+            now,
+            max_body: usize::MAX,
+        };
+        let (result, dead_letter) = subject.bury(reason);
+        let id = entry.address.id.clone();
+        let ending = Ending { address: entry.address, result: Some(result), dead_letter: Some(dead_letter) };
+        match self.storage.end(ending).await {
+            Ok(_) => Ok(1),
+            Err(error) if error.kind() == StorageErrorKind::NotFound => Ok(0),
+            Err(error) => {
+                tracing::warn!(job = %id, %error, "an unreadable scheduled job could not be made a dead letter");
+                Ok(0)
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What the parts of one running worker share: [`Shared`].
+//!
+//! Invariant: wiring only. Each field has one module that owns its meaning; what is here is how a slot gets its next job
+//! and how parts tell each other to go on or to stop.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use naq_services::{context::States, storage::SharedStorage};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    HandlerRegistry,
+    cancel::Controls,
+    clock::{BootTime, StoreClock},
+    intake::Intake,
+    lease::{Held, Leases},
+    options::{QueueSpec, WorkerOptions},
+    report::Tally,
+    settlement::Settler,
+    suspects::Suspects,
+    worker::WorkerError,
+};
+
+pub(crate) struct Shared {
+    pub(crate) storage: SharedStorage,
+    pub(crate) worker_id: Arc<str>,
+    pub(crate) handlers: HandlerRegistry,
+    pub(crate) states: Arc<States>,
+    pub(crate) options: WorkerOptions,
+    pub(crate) queues: Vec<QueueSpec>,
+    pub(crate) concurrency: usize,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) controls: Controls,
+    pub(crate) clock: StoreClock,
+    pub(crate) suspects: Suspects,
+    pub(crate) tally: Tally,
+    pub(crate) settler: Settler,
+    /// The largest body that the store takes, in bytes.
+    pub(crate) max_body: usize,
+    intake: Mutex<Intake>,
+    /// Sleeping slots wait here for jobs.
+    ready: Notify,
+    /// The serving loop waits here for a reason to claim more.
+    pub(crate) refill: Notify,
+    /// Slots take no more jobs.
+    closing: AtomicBool,
+    fatal: Mutex<Option<WorkerError>>,
+    failed: CancellationToken,
+}
+
+/// The parts of [`Shared`] that are made before it.
+pub(crate) struct Parts {
+    pub(crate) storage: SharedStorage,
+    pub(crate) worker_id: Arc<str>,
+    pub(crate) handlers: HandlerRegistry,
+    pub(crate) states: Arc<States>,
+    pub(crate) options: WorkerOptions,
+    pub(crate) queues: Vec<QueueSpec>,
+    pub(crate) concurrency: usize,
+    pub(crate) clock: StoreClock,
+    pub(crate) settler: Settler,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { storage, worker_id, handlers, states, options, queues, concurrency, clock, settler } = parts;
+        let shares: Vec<_> = queues
+            .iter()
+            .map(|queue| (queue.lease.unwrap_or(options.lease), queue.weight.map(std::num::NonZeroU32::get)))
+            .collect();
+        Self {
+            leases: Arc::default(),
+            controls: Controls::default(),
+            suspects: Suspects::new(storage.clone(), options.max_crashes),
+            tally: Tally::default(),
+            max_body: storage.info().max_body,
+            intake: Mutex::new(Intake::new(&shares, concurrency, BootTime::now())),
+            ready: Notify::new(),
+            refill: Notify::new(),
+            closing: AtomicBool::new(false),
+            fatal: Mutex::new(None),
+            failed: CancellationToken::new(),
+            storage,
+            worker_id,
+            handlers,
+            states,
+            options,
+            queues,
+            concurrency,
+            clock,
+            settler,
+        }
+    }
+
+    pub(crate) fn intake(&self) -> MutexGuard<'_, Intake> {
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next job for a slot, which took its last one at `since`; `None` when no more are to be started.
+    pub(crate) async fn take(&self, mut since: Option<BootTime>) -> Option<Arc<Held>> {
+        loop {
+            if let Some(held) = self.look(&mut since, false) {
+                return Some(held);
+            }
+            let mut woken = std::pin::pin!(self.ready.notified());
+            // Registered before the second look, so that no wake-up is lost between looking and sleeping.
+            woken.as_mut().enable();
+            if let Some(held) = self.look(&mut since, true) {
+                self.intake().wakes();
+                return Some(held);
+            }
+            if self.is_closing() {
+                self.intake().wakes();
+                return None;
+            }
+            woken.await;
+            self.intake().wakes();
+        }
+    }
+
+    fn look(&self, since: &mut Option<BootTime>, sleepy: bool) -> Option<Arc<Held>> {
+        let now = BootTime::now();
+        let (held, low) = {
+            let mut intake = self.intake();
+            if let Some(since) = since.take() {
+                intake.finished(now.since(since), now);
+            }
+            if sleepy {
+                intake.sleeps();
+            }
+            let held = if self.is_closing() { None } else { intake.pick(now) };
+            (held, intake.runs_low())
+        };
+        if low {
+            self.refill.notify_one();
+        }
+        held
+    }
+
+    /// Wakes so many sleeping slots.
+    pub(crate) fn wake(&self, slots: usize) {
+        for _ in 0..slots {
+            self.ready.notify_one();
+        }
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Lets no slot take another job.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.ready.notify_waiters();
+    }
+
+    /// Ends the worker with an error. The first one stays.
+    pub(crate) fn fail(&self, error: WorkerError) {
+        tracing::error!(error = &error as &dyn std::error::Error, "the worker cannot go on");
+        // Only the first is reported; the others follow from it.
+        self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.failed.cancel();
+    }
+
+    /// Counts a slot that is stuck in its handler; with half of them stuck the worker ends.
+    pub(crate) fn count_stuck(&self) {
+        let stuck = self.tally.stuck.fetch_add(1, Ordering::Relaxed) + 1;
+        tracing::error!(stuck, concurrency = self.concurrency, "a handler does not end; its slot is stuck");
+        if stuck * 2 >= self.concurrency && !self.is_closing() {
+            self.fail(WorkerError::Stuck { stuck, concurrency: self.concurrency });
+        }
+    }
+
+    /// Waits until the worker must end with an error.
+    pub(crate) async fn failed(&self) {
+        self.failed.cancelled().await;
+    }
+
+    /// What the worker must end with, if it must; given out once.
+    pub(crate) fn error(&self) -> Option<WorkerError> {
+        self.fatal.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}

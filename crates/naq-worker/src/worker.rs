@@ -1,0 +1,333 @@
+//! [`Worker`]: what a program builds and runs to do jobs.
+//!
+//! Invariant: everything that can be wrong with a worker's options is found when it is built; running it fails only for
+//! what the world does. The work itself is in `serve`, on a thread of its own, so that handlers that burn the caller's
+//! threads do not keep the worker from claiming, settling and stopping. Installs no signal handlers and closes no store.
+
+use std::{collections::BTreeSet, fmt, io, sync::Arc, thread, time::Duration};
+
+use naq_models::{Job, JobId, QueueName, RawJson, Timestamp, wire};
+use naq_services::{StorageError, context::States, storage::SharedStorage};
+use tokio::{runtime::Handle, sync::oneshot};
+
+use crate::{
+    HandlerRegistry, Shutdown,
+    options::{QueueSpec, WorkerOptions},
+    report::WorkerReport,
+    scheduler::SchedulerError,
+    serve,
+};
+
+/// The shortest lease: a heartbeat needs several tries within it.
+pub const LEASE_MIN: Duration = Duration::from_secs(1);
+/// How many jobs a worker runs at once where nothing is said.
+pub const DEFAULT_CONCURRENCY: usize = 10;
+
+/// Runs jobs of some queues with some handlers.
+pub struct Worker {
+    pub(crate) storage: SharedStorage,
+    pub(crate) id: Arc<str>,
+    pub(crate) host: String,
+    pub(crate) name: Option<String>,
+    pub(crate) queues: Vec<QueueSpec>,
+    pub(crate) concurrency: usize,
+    pub(crate) handlers: HandlerRegistry,
+    pub(crate) states: Arc<States>,
+    pub(crate) options: WorkerOptions,
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("id", &self.id)
+            .field("queues", &self.queues)
+            .field("concurrency", &self.concurrency)
+            .field("handlers", &self.handlers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Builds a [`Worker`].
+#[derive(Debug)]
+#[must_use]
+pub struct WorkerBuilder {
+    storage: SharedStorage,
+    name: Option<String>,
+    queues: Vec<QueueSpec>,
+    concurrency: usize,
+    handlers: HandlerRegistry,
+    states: States,
+    options: WorkerOptions,
+}
+
+/// Why a worker cannot be built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// It would run nothing.
+    #[error("a worker's concurrency must be at least 1")]
+    Concurrency,
+    /// The same queue twice.
+    #[error("queue {queue} is named twice")]
+    DuplicateQueue {
+        /// The queue.
+        queue: QueueName,
+    },
+    /// Too short for a heartbeat.
+    #[error("the lease of queue {queue} must be at least 1 s, not {lease:?}")]
+    Lease {
+        /// The queue.
+        queue: QueueName,
+        /// What was asked for.
+        lease: Duration,
+    },
+    /// The worker would drop out of the list of workers between two signs of life.
+    #[error("heartbeat_interval ({interval:?}) must be shorter than ttl ({ttl:?}) and not 0")]
+    Heartbeat {
+        /// Between two signs of life.
+        interval: Duration,
+        /// How long one counts.
+        ttl: Duration,
+    },
+    /// The leader would lose its lock between two renewals.
+    #[error("lock_renew_interval ({interval:?}) must be at most half of lock_ttl ({ttl:?}) and not 0")]
+    Lock {
+        /// Between two renewals.
+        interval: Duration,
+        /// How long one counts.
+        ttl: Duration,
+    },
+    /// Every suspect would be a dead letter.
+    #[error("max_crashes must be at least 1")]
+    MaxCrashes,
+    /// Jobs could not be written.
+    #[error(transparent)]
+    WireFormat(#[from] wire::EncodeError),
+}
+
+/// Why a worker ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// The store failed while the worker started, or for good.
+    #[error("the worker could not {during}")]
+    Store {
+        /// What it was about to do.
+        during: &'static str,
+        /// What the store said.
+        #[source]
+        source: StorageError,
+    },
+    /// A job is stored in a form that this program was not built to read. It was handed back.
+    #[error("job {job} was handed back: {reason}")]
+    Format {
+        /// One such job.
+        job: JobId,
+        /// What is missing.
+        reason: String,
+    },
+    /// Half of the slots or more are stuck in handlers that do not end. The process should be ended: such handlers
+    /// cannot be.
+    #[error("{stuck} of {concurrency} slots are stuck in handlers that do not end")]
+    Stuck {
+        /// Slots that are stuck.
+        stuck: usize,
+        /// Slots there are.
+        concurrency: usize,
+    },
+    /// The operating system gave no thread or no event loop.
+    #[error("the worker could not start a thread")]
+    Thread(#[source] io::Error),
+    /// The thread that keeps leases alive has died.
+    #[error("the heartbeat thread has died")]
+    Heartbeat,
+    /// The thread that serves the worker has died.
+    #[error("the worker's own thread has died")]
+    Panicked,
+    /// The scheduler in this worker could not go on.
+    #[error("the worker's scheduler failed")]
+    Scheduler(#[source] SchedulerError),
+}
+
+impl Worker {
+    /// A worker over a store, which the caller keeps and closes.
+    pub fn builder(storage: SharedStorage) -> WorkerBuilder {
+        WorkerBuilder {
+            storage,
+            name: None,
+            queues: Vec::new(),
+            concurrency: DEFAULT_CONCURRENCY,
+            handlers: HandlerRegistry::default(),
+            states: States::default(),
+            options: WorkerOptions::default(),
+        }
+    }
+
+    /// Unique among all workers at all times.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Runs until it is asked to stop, or, with [`WorkerOptions::burst`], until nothing is left to do. Handlers run on
+    /// the tokio runtime that this is called on.
+    ///
+    /// At the first step of `shutdown` it claims nothing more, hands back what it has not started, and lets running jobs
+    /// end within the shutdown timeout; then, or at the second step, it fires their tokens and hands them back, their
+    /// attempts unchanged.
+    ///
+    /// # Errors
+    /// See [`WorkerError`]. After an error that came while it ran, it has stopped as if it had been asked to.
+    ///
+    /// # Cancel safety
+    /// Dropping the future asks the worker to stop now; it does so on its own thread, without anybody waiting for it.
+    pub async fn run(self, shutdown: Shutdown) -> Result<WorkerReport, WorkerError> {
+        let (ended, end) = oneshot::channel();
+        let handlers = Handle::current();
+        let dropped = shutdown.clone();
+        thread::Builder::new()
+            .name("naq-worker".to_owned())
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let outcome = match runtime {
+                    Ok(runtime) => runtime.block_on(serve::serve(self, handlers, shutdown)),
+                    Err(error) => Err(WorkerError::Thread(error)),
+                };
+                // Nobody waits if the future of `run` was dropped.
+                let _waiting = ended.send(outcome);
+            })
+            .map_err(WorkerError::Thread)?;
+        let guard = StopOnDrop(Some(dropped));
+        let outcome = end.await.unwrap_or(Err(WorkerError::Panicked));
+        guard.disarm();
+        outcome
+    }
+}
+
+/// Stops the worker if the future of [`Worker::run`] is dropped.
+struct StopOnDrop(Option<Shutdown>);
+
+impl StopOnDrop {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        if let Some(shutdown) = &self.0 {
+            shutdown.request_now();
+        }
+    }
+}
+
+impl WorkerBuilder {
+    /// Adds a queue to serve. If none is added, the queue `default` is served.
+    pub fn queue(mut self, queue: impl Into<QueueSpec>) -> Self {
+        self.queues.push(queue.into());
+        self
+    }
+
+    /// Adds queues to serve, in this order.
+    pub fn queues(mut self, queues: impl IntoIterator<Item = QueueSpec>) -> Self {
+        self.queues.extend(queues);
+        self
+    }
+
+    /// How many jobs run at once; [`DEFAULT_CONCURRENCY`] if not called.
+    pub fn concurrency(mut self, concurrency: usize) -> Self {
+        self.concurrency = concurrency;
+        self
+    }
+
+    /// A name for people, shown in the list of workers.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The handlers.
+    pub fn handlers(mut self, handlers: HandlerRegistry) -> Self {
+        self.handlers = handlers;
+        self
+    }
+
+    /// A value that handlers can ask for by its type.
+    pub fn state<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.states.insert(value);
+        self
+    }
+
+    /// How it behaves.
+    pub fn options(mut self, options: WorkerOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Checks what was said and builds the worker.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn build(mut self) -> Result<Worker, BuildError> {
+        if self.queues.is_empty() {
+            self.queues.push(QueueSpec::new(QueueName::default()));
+        }
+        self.check()?;
+        let host = host();
+        let id = format!("{}-{}-{:08x}", key_part(&host), std::process::id(), rand::random::<u32>());
+        Ok(Worker {
+            storage: self.storage,
+            id: Arc::from(id),
+            host,
+            name: self.name,
+            queues: self.queues,
+            concurrency: self.concurrency,
+            handlers: self.handlers,
+            states: Arc::new(self.states),
+            options: self.options,
+        })
+    }
+
+    fn check(&self) -> Result<(), BuildError> {
+        let options = &self.options;
+        if self.concurrency == 0 {
+            return Err(BuildError::Concurrency);
+        }
+        let mut seen = BTreeSet::new();
+        for queue in &self.queues {
+            if !seen.insert(&queue.name) {
+                return Err(BuildError::DuplicateQueue { queue: queue.name.clone() });
+            }
+            let lease = queue.lease.unwrap_or(options.lease);
+            if lease < LEASE_MIN {
+                return Err(BuildError::Lease { queue: queue.name.clone(), lease });
+            }
+        }
+        if options.heartbeat_interval.is_zero() || options.heartbeat_interval >= options.ttl {
+            return Err(BuildError::Heartbeat { interval: options.heartbeat_interval, ttl: options.ttl });
+        }
+        if let Some(scheduler) = &options.scheduler
+            && (scheduler.lock_renew_interval.is_zero() || scheduler.lock_renew_interval * 2 > scheduler.lock_ttl)
+        {
+            let (interval, ttl) = (scheduler.lock_renew_interval, scheduler.lock_ttl);
+            return Err(BuildError::Lock { interval, ttl });
+        }
+        if options.max_crashes == 0 {
+            return Err(BuildError::MaxCrashes);
+        }
+        let probe = JobId::generate(Timestamp::EPOCH, [0; 10]);
+        wire::encode(&Job::new(probe, "", RawJson::null(), Timestamp::EPOCH), options.wire_format)?;
+        Ok(())
+    }
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// A host's name as part of a key.
+fn key_part(host: &str) -> String {
+    let part: String =
+        host.chars().take(40).map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
+    if part.is_empty() { "host".to_owned() } else { part }
+}
