@@ -20,9 +20,6 @@ pub struct JobResult {
     /// Why it failed or was cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<JobError>,
-    /// The envelope of a cancelled job, so that it can be started anew.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job: Option<RawJson>,
     /// The job's kind; empty if the job could not be decoded.
     #[serde(default)]
     pub kind: String,
@@ -57,7 +54,6 @@ impl JobResult {
             status,
             result: None,
             error: None,
-            job: None,
             kind: job.kind.clone(),
             queue: job.queue.clone(),
             attempt: job.attempt,
