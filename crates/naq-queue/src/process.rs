@@ -19,13 +19,19 @@ static CURRENT: Mutex<Option<Arc<Connection>>> = Mutex::new(None);
 
 struct Connection {
     manager: ServiceManager,
+    /// Somebody else's services are never closed here.
+    lent: bool,
     /// Once opened, so that a call needs no detour over the background runtime.
     jobs: OnceLock<JobService>,
 }
 
 impl Connection {
-    fn new(manager: ServiceManager) -> Arc<Self> {
-        Arc::new(Self { manager, jobs: OnceLock::new() })
+    fn own(manager: ServiceManager) -> Arc<Self> {
+        Arc::new(Self { manager, lent: false, jobs: OnceLock::new() })
+    }
+
+    fn lent(manager: ServiceManager) -> Arc<Self> {
+        Arc::new(Self { manager, lent: true, jobs: OnceLock::new() })
     }
 
     async fn jobs(&self) -> Result<JobService> {
@@ -38,6 +44,9 @@ impl Connection {
     }
 
     async fn close(&self) -> Result<()> {
+        if self.lent {
+            return Ok(());
+        }
         let manager = self.manager.clone();
         background::run(async move { manager.close().await }).await
     }
@@ -60,7 +69,7 @@ pub(crate) async fn jobs() -> Result<JobService> {
         let mut current = current();
         match &*current {
             Some(connection) => Arc::clone(connection),
-            None => Arc::clone(current.insert(Connection::new(manager_of_process(None)?))),
+            None => Arc::clone(current.insert(Connection::own(manager_of_process(None)?))),
         }
     };
     connection.jobs().await
@@ -80,18 +89,19 @@ async fn replace(next: Option<Arc<Connection>>) -> Result<()> {
 /// # Errors
 /// If the configuration is wrong or the store cannot be opened; then the connection before stays.
 pub async fn connect(url: &str) -> Result<()> {
-    let connection = Connection::new(manager_of_process(Some(url))?);
+    let connection = Connection::own(manager_of_process(Some(url))?);
     connection.jobs().await?;
     replace(Some(connection)).await
 }
 
 /// Lets the free functions use the services of a program that has its own, for example a worker's. They are opened on
-/// the background runtime, unless they are open already. What was connected before is closed.
+/// the background runtime, unless they are open already, and stay the program's to close. What was connected before is
+/// closed.
 ///
 /// # Errors
 /// If the thread of the connection cannot be started.
 pub async fn install(manager: ServiceManager) -> Result<()> {
-    replace(Some(Connection::new(manager))).await
+    replace(Some(Connection::lent(manager))).await
 }
 
 /// Closes the process-wide connection, if it is open. The next call opens it anew.

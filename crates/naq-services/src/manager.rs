@@ -15,10 +15,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use naq_config::{LoadedConfig, NaqConfig, NoStateDirectory, StoreUrl};
+use naq_config::{ChosenBy, LoadedConfig, NaqConfig, NoStateDirectory, StoreChoice, StoreUrl};
 use tokio::sync::OnceCell;
 
-use crate::{JobService, JobSettings, StorageError, StorageErrorKind, open::open_storage, storage::SharedStorage};
+use crate::{JobService, JobSettings, StorageError, StorageErrorKind, open::open_choice, storage::SharedStorage};
 
 /// What a [`ServiceManager`] builds. Services of a user's own can be added by implementing it.
 pub trait Service: Send + Sync + Sized + 'static {
@@ -121,7 +121,7 @@ pub struct ServiceManager {
 
 struct Inner {
     config: Arc<NaqConfig>,
-    store: StoreUrl,
+    store: StoreChoice,
     state: Mutex<State>,
     closing: tokio::sync::Mutex<()>,
 }
@@ -148,9 +148,13 @@ impl<S: Service> Close for S {
 }
 
 impl ServiceManager {
-    /// A manager over a configuration and the store it means. Opens nothing.
+    /// A manager over a configuration and a store, whatever store the configuration means. Opens nothing.
     #[must_use]
     pub fn new(config: Arc<NaqConfig>, store: StoreUrl) -> Self {
+        Self::of_choice(config, StoreChoice { url: store, chosen_by: ChosenBy::StorageUrl })
+    }
+
+    fn of_choice(config: Arc<NaqConfig>, store: StoreChoice) -> Self {
         let (state, closing) = (Mutex::default(), tokio::sync::Mutex::default());
         Self { inner: Arc::new(Inner { config, store, state, closing }) }
     }
@@ -160,8 +164,8 @@ impl ServiceManager {
     /// # Errors
     /// If it names no store and there is no place for the embedded one.
     pub fn from_loaded(loaded: LoadedConfig) -> Result<Self, NoStateDirectory> {
-        let store = loaded.store()?.url;
-        Ok(Self::new(Arc::new(loaded.config), store))
+        let store = loaded.store()?;
+        Ok(Self::of_choice(Arc::new(loaded.config), store))
     }
 
     /// The configuration.
@@ -170,9 +174,9 @@ impl ServiceManager {
         &self.inner.config
     }
 
-    /// Where jobs are kept.
+    /// Where jobs are kept, and which setting says so.
     #[must_use]
-    pub fn store_url(&self) -> &StoreUrl {
+    pub fn store(&self) -> &StoreChoice {
         &self.inner.store
     }
 
@@ -263,7 +267,7 @@ impl Service for StorageService {
     const NAME: &'static str = "store";
 
     async fn build(manager: &ServiceManager) -> Result<Self, ServiceError> {
-        let opened = open_storage(manager.store_url(), manager.config()).await;
+        let opened = open_choice(manager.store(), manager.config()).await;
         opened.map(Self).map_err(|source| ServiceError::storage(Self::NAME, source))
     }
 

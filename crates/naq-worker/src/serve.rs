@@ -42,6 +42,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const STORE_PATIENCE: Duration = Duration::from_secs(10);
 /// The same when it was asked to stop now.
 const STORE_PATIENCE_NOW: Duration = Duration::from_secs(3);
+/// Handlers have so long to end what they keep between runs.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 /// With nothing else to wake it, the loop looks around so often.
 const LOOK_AROUND: Duration = Duration::from_secs(5);
 /// Leases per hand-back.
@@ -313,6 +315,9 @@ impl Running {
             tracing::warn!("the worker's entry or the scheduler's lock was not removed; they run out by themselves");
         }
         self.services.shutdown().await;
+        if timeout(CLOSE_PATIENCE, self.shared.handlers.close()).await.is_err() {
+            tracing::warn!("handlers did not close what they keep between runs");
+        }
         self.heartbeat.stop().await;
         let left = self.shared.leases.all();
         let unsettled = left.iter().filter(|held| matches!(held.phase(), Phase::Settling | Phase::Abandoned)).count();

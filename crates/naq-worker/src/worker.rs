@@ -11,7 +11,8 @@ use naq_services::{StorageError, context::States, storage::SharedStorage};
 use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
-    HandlerRegistry, Shutdown,
+    ErasedHandler, HandlerRegistry, Shutdown,
+    handler::{BlockingHandler, DuplicateHandler, JobHandler, MissingState, blocking, typed},
     options::{QueueSpec, WorkerOptions},
     report::WorkerReport,
     scheduler::SchedulerError,
@@ -56,6 +57,7 @@ pub struct WorkerBuilder {
     queues: Vec<QueueSpec>,
     concurrency: usize,
     handlers: HandlerRegistry,
+    duplicate: Option<DuplicateHandler>,
     states: States,
     options: WorkerOptions,
 }
@@ -100,6 +102,12 @@ pub enum BuildError {
     /// Every suspect would be a dead letter.
     #[error("max_crashes must be at least 1")]
     MaxCrashes,
+    /// Two handlers of one kind.
+    #[error(transparent)]
+    Handler(#[from] DuplicateHandler),
+    /// A handler takes a shared value that was not given.
+    #[error(transparent)]
+    State(#[from] MissingState),
     /// Jobs could not be written.
     #[error(transparent)]
     WireFormat(#[from] wire::EncodeError),
@@ -158,6 +166,7 @@ impl Worker {
             queues: Vec::new(),
             concurrency: DEFAULT_CONCURRENCY,
             handlers: HandlerRegistry::default(),
+            duplicate: None,
             states: States::default(),
             options: WorkerOptions::default(),
         }
@@ -246,9 +255,34 @@ impl WorkerBuilder {
         self
     }
 
-    /// The handlers.
+    /// An async function as the handler of a kind.
+    pub fn handler<P: 'static>(self, kind: impl Into<String>, function: impl JobHandler<P>) -> Self {
+        self.erased_handler(typed(kind, function))
+    }
+
+    /// A blocking function as the handler of a kind; it runs on the blocking pool.
+    pub fn blocking_handler<P: 'static>(self, kind: impl Into<String>, function: impl BlockingHandler<P>) -> Self {
+        self.erased_handler(blocking(kind, function))
+    }
+
+    /// A handler without its types.
+    pub fn erased_handler(mut self, handler: Arc<dyn ErasedHandler>) -> Self {
+        let inserted = self.handlers.insert(handler);
+        self.duplicate = self.duplicate.or(inserted.err());
+        self
+    }
+
+    /// Every `#[naq::job]` function that is linked into the program.
+    pub fn registered_handlers(mut self) -> Self {
+        let inserted = self.handlers.insert_registered();
+        self.duplicate = self.duplicate.or(inserted.err());
+        self
+    }
+
+    /// These handlers, instead of those given so far.
     pub fn handlers(mut self, handlers: HandlerRegistry) -> Self {
         self.handlers = handlers;
+        self.duplicate = None;
         self
     }
 
@@ -290,6 +324,10 @@ impl WorkerBuilder {
 
     fn check(&self) -> Result<(), BuildError> {
         let options = &self.options;
+        if let Some(duplicate) = &self.duplicate {
+            return Err(duplicate.clone().into());
+        }
+        self.handlers.check_states(&self.states)?;
         if self.concurrency == 0 {
             return Err(BuildError::Concurrency);
         }

@@ -19,7 +19,7 @@ async fn ended(jobs: &JobService, name: &str) -> JobResult {
 async fn cancels_wherever_the_job_stands() {
     let jobs = service().await;
     jobs.enqueue(job("running")).await.unwrap();
-    let claim = claim_one(&jobs).await;
+    let running = claim_one(&jobs).await;
     jobs.enqueue(job("pending")).await.unwrap();
     jobs.enqueue(job("scheduled").delay(secs(60))).await.unwrap();
     for (name, was) in
@@ -33,9 +33,9 @@ async fn cancels_wherever_the_job_stands() {
         let again = jobs.cancel(&id(name), "again").await.unwrap();
         assert_eq!(again, CancelOutcome::AlreadyEnded { status: Some(JobStatus::Cancelled) });
     }
-    assert_eq!(finish(&jobs, claim, Ok(value("1"))).await, Settled::AlreadyEnded, "the worker came second");
+    assert_eq!(finish(&jobs, running, Ok(value("1"))).await, Settled::AlreadyEnded, "the worker came second");
     assert_eq!(ended(&jobs, "running").await.status, JobStatus::Cancelled);
-    assert_eq!(super::claim(&jobs, &queue("default"), 5).await.len(), 0, "nothing is left to run");
+    assert_eq!(claim(&jobs, &queue("default"), 5).await.len(), 0, "nothing is left to run");
     assert_eq!(jobs.cancel(&id("none"), "").await.unwrap_err().kind(), JobServiceErrorKind::NotFound);
 }
 
@@ -46,7 +46,7 @@ async fn what_keeps_no_result_is_cancelled_too() {
     let outcome = jobs.cancel(&id("a"), "no").await.unwrap();
     assert_eq!(outcome, CancelOutcome::Cancelled { was: JobStatus::Pending });
     assert_eq!(jobs.status(&id("a")).await.unwrap_err().kind(), JobServiceErrorKind::NotFound);
-    assert_eq!(super::claim(&jobs, &queue("default"), 5).await.len(), 0);
+    assert_eq!(claim(&jobs, &queue("default"), 5).await.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,7 +58,7 @@ async fn cancel_and_finish_have_one_winner() {
     }
     let mut finishing = JoinSet::new();
     let mut cancelling = JoinSet::new();
-    for claim in super::claim(&jobs, &queue("default"), names.len()).await {
+    for claim in claim(&jobs, &queue("default"), names.len()).await {
         let (worker, operator) = (jobs.clone(), jobs.clone());
         let name = claim.address.id.clone();
         cancelling.spawn(async move { (name.clone(), operator.cancel(&name, "race").await.unwrap()) });
@@ -101,10 +101,10 @@ async fn a_cancelled_job_starts_a_new_life_from_its_result() {
     jobs.enqueue(NewJob::new("k", json!({"to": 5})).job_id("a").queue("mail").priority(0)).await.unwrap();
     jobs.cancel(&id("a"), "no").await.unwrap();
     assert_eq!(jobs.retry(&id("a")).await.unwrap().queue.as_str(), "mail");
-    let claim = super::claim(&jobs, &queue("mail"), 1).await.pop().unwrap();
-    let life = wire::decode(&claim.body, &claim.address).unwrap();
+    let claimed = claim(&jobs, &queue("mail"), 1).await.pop().unwrap();
+    let life = wire::decode(&claimed.body, &claimed.address).unwrap();
     assert_eq!((life.args.get(), life.priority.get(), life.run), (r#"{"to":5}"#, 0, 2));
-    finish(&jobs, claim, Ok(value("1"))).await;
+    finish(&jobs, claimed, Ok(value("1"))).await;
     assert_eq!(ended(&jobs, "a").await.status, JobStatus::Completed);
 }
 
@@ -134,7 +134,7 @@ async fn of_ten_retries_one_starts_a_life() {
         }
     }
     assert_eq!(lives, 1);
-    assert_eq!(super::claim(&jobs, &queue("default"), 5).await.len(), 1);
+    assert_eq!(claim(&jobs, &queue("default"), 5).await.len(), 1);
 }
 
 #[tokio::test]

@@ -1,8 +1,5 @@
 use naq_models::{JobStatus, error_type};
-use naq_services::{
-    JobServiceErrorKind,
-    jobs::DeadLetterView,
-};
+use naq_services::{JobServiceErrorKind, jobs::DeadLetterView};
 
 use super::*;
 

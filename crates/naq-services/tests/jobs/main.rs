@@ -3,6 +3,7 @@
 //! Not here: the store itself (its conformance suite) and running handlers (naq-worker): a job is run here by claiming
 //! and settling it by hand.
 #![cfg(feature = "sqlite")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     sync::{

@@ -33,7 +33,10 @@ async fn cancels_what_is_pending_and_nothing_else() {
     assert_eq!(jobs.purge_queue(&QueueName::default()).await.unwrap(), 0);
     for name in ["p0", "p1499"] {
         let ResultState::Ended(result) = jobs.result(&id(name)).await.unwrap() else { panic!("{name} goes on") };
-        assert_eq!((result.status, result.error.unwrap().error_type.as_str()), (JobStatus::Cancelled, error_type::PURGED));
+        assert_eq!(
+            (result.status, result.error.unwrap().error_type.as_str()),
+            (JobStatus::Cancelled, error_type::PURGED)
+        );
     }
     let report = jobs.queue(&QueueName::default()).await.unwrap();
     assert_eq!((report.pending, report.running, report.scheduled), (0, 1, 1));

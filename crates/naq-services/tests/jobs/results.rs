@@ -20,7 +20,9 @@ async fn a_waiting_handle_gets_the_value() {
     finish(&jobs, claim_one(&jobs).await, Ok(value("42"))).await;
     assert_eq!(waiting.join_next().await.unwrap().unwrap().unwrap(), 42);
     assert_eq!(handle.status().await.unwrap().status, JobStatus::Completed);
-    assert!(matches!(jobs.result(&id("a")).await.unwrap(), ResultState::Ended(result) if result.result == Some(value("42"))));
+    assert!(
+        matches!(jobs.result(&id("a")).await.unwrap(), ResultState::Ended(result) if result.result == Some(value("42")))
+    );
     // Through its id alone, as any process could.
     let found: JobHandle<u32> = JobHandle::new(jobs.clone(), id("a"));
     assert_eq!(found.result_within(LONG).await.unwrap(), 42);
