@@ -153,8 +153,8 @@ impl From<&str> for Failure {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the error of a job",
     label = "not an error naq can store",
-    note = "implement `std::error::Error` for it and add `impl naq::JobFailure for {Self} {{}}`, \\
-            or return `Box<dyn Error + Send + Sync>`, `naq::Failure` or `String`"
+    note = "implement `std::error::Error` for it and add `impl naq::JobFailure for {Self} {{}}`",
+    note = "or return `Box<dyn Error + Send + Sync>`, `naq::Failure` or `String`"
 )]
 pub trait IntoFailure {
     /// The failure.
