@@ -258,7 +258,7 @@ mod tests {
         struct Plain<T>(T);
         assert_eq!(type_name_of::<HTTPServerError>(), "http_server_error");
         assert_eq!(type_name_of::<Plain<Vec<u8>>>(), "plain");
-        assert_eq!(type_name_of::<std::fmt::Error>(), "error");
+        assert_eq!(type_name_of::<fmt::Error>(), "error");
         assert_eq!(type_name_of::<dyn Error>(), "error");
         assert_eq!(type_name_of::<[u8]>(), "error");
         assert_eq!(type_name_of::<Box<dyn Error>>(), "error");
