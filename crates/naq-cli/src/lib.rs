@@ -1,1 +1,76 @@
-//! Every command of the naq binary, as a library and as the binary itself
+//! Every command of the `naq` binary, as a library.
+//!
+//! Invariant: [`run`] is the whole program: it reads the command line, prints, and returns the exit code. A user's own
+//! binary that calls it gets every command, with its own handlers compiled in. Never names the facade crate `naq`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use naq_worker::HandlerRegistry;
+
+pub mod args;
+mod commands;
+mod configured;
+pub mod error;
+mod output;
+mod session;
+
+pub use error::CliError;
+pub use session::Session;
+
+use args::{Cli, Command, SchedulerCommand, WorkerCommand};
+
+/// Runs the command line of this process with every handler that `#[naq::job]` registered, and returns its exit code.
+///
+/// # Cancel safety
+/// Not cancel safe: drop it only to end the process.
+pub async fn run() -> ExitCode {
+    let mut handlers = HandlerRegistry::default();
+    match handlers.insert_registered() {
+        Ok(()) => run_with(handlers).await,
+        Err(error) => report(&CliError::usage(error.to_string())),
+    }
+}
+
+/// Runs the command line of this process with these handlers; the built-in ones and those of the configuration are
+/// added by `worker start`.
+///
+/// # Cancel safety
+/// Not cancel safe: drop it only to end the process.
+pub async fn run_with(handlers: HandlerRegistry) -> ExitCode {
+    let cli = Cli::parse();
+    let level = match &cli.command {
+        Command::Worker(WorkerCommand::Start(_)) | Command::Scheduler(SchedulerCommand::Start) => "info",
+        _ => "warn",
+    };
+    let session = match Session::start(&cli.global, level) {
+        Ok(session) => session,
+        Err(error) => return report(&error),
+    };
+    let outcome = dispatch(&session, cli.command, handlers).await;
+    session.end().await;
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+async fn dispatch(session: &Session, command: Command, handlers: HandlerRegistry) -> Result<(), CliError> {
+    match command {
+        Command::Worker(command) => commands::worker::run(session, command, handlers).await,
+        Command::Job(command) => commands::job::run(session, command).await,
+        Command::Queue(command) => commands::queue::run(session, command).await,
+        Command::Dead(command) => commands::dead::run(session, command).await,
+        Command::Scheduler(SchedulerCommand::Start) => commands::worker::scheduler(session).await,
+        Command::System(command) => commands::system::run(session, command).await,
+        Command::Demo(args) => commands::demo::run(session, args).await,
+    }
+}
+
+fn report(error: &CliError) -> ExitCode {
+    output::note(&format!("error: {error}"));
+    if let Some(hint) = error.hint() {
+        output::note(&format!("hint: {hint}"));
+    }
+    ExitCode::from(error.code())
+}

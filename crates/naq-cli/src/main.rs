@@ -1,2 +1,8 @@
-//! The stock `naq` binary.
-fn main() {}
+//! The stock `naq` binary: the library's program, with the built-in handlers only.
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    naq_cli::run().await
+}

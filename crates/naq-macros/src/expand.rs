@@ -82,11 +82,13 @@ fn builder(function: &JobFn, options: &Options, private: &TokenStream) -> TokenS
     let kind = options.kind.clone().unwrap_or_else(|| name.clone());
     let output = output(function, private);
     let mut params = Vec::new();
+    let mut checks = Vec::new();
     let mut list = quote!(());
     let arguments: Vec<_> = function.arguments().collect();
     for (param, _) in &arguments {
         let (ident, ty) = (&param.ident, &param.ty);
         params.push(quote_spanned!(ty.span()=> #ident: impl #private::IntoArg<#ty>));
+        checks.push(quote_spanned!(ty.span()=> #private::check_argument::<#ty>();));
     }
     for (param, name) in arguments.iter().rev() {
         let (ident, ty) = (&param.ident, &param.ty);
@@ -103,17 +105,18 @@ fn builder(function: &JobFn, options: &Options, private: &TokenStream) -> TokenS
     quote! {
         #(#cfgs)*
         #[doc = #type_doc]
-        #[allow(non_camel_case_types, dead_code, reason = "a function's jobs have the function's name")]
+        #[allow(non_camel_case_types, dead_code, unreachable_pub, reason = "a function's jobs have the function's name")]
         #vis enum #ident {}
 
         #(#cfgs)*
-        #[allow(dead_code, clippy::too_many_arguments, reason = "generated beside the function, which decides")]
+        #[allow(dead_code, unreachable_pub, clippy::too_many_arguments, reason = "generated beside the function, which decides")]
         impl #ident {
             /// The stable name that these jobs carry.
             #vis const KIND: &'static str = #kind;
 
             #[doc = #job_doc]
             #vis fn job(#(#params),*) -> #private::NewJob<#output> {
+                #(#checks)*
                 #check
                 #private::NewJob::typed(Self::KIND, #private::NamedArgs(#list)) #chain
             }
@@ -255,7 +258,11 @@ fn registration(function: &JobFn, private: &TokenStream) -> TokenStream {
 /// The expression that turns `__out` into a verdict.
 fn verdict(returns: &Returns, private: &TokenStream) -> TokenStream {
     let error: Ident = format_ident!("__error");
-    let failed = quote! {{
+    let span = match returns {
+        Returns::Result(ty) | Returns::ResultOfOutcome(ty) => ty.span(),
+        Returns::Unit | Returns::Plain(_) | Returns::Outcome(_) => proc_macro2::Span::call_site(),
+    };
+    let failed = quote_spanned! {span=> {
         #[allow(unused_imports, reason = "the error's type decides which one is used")]
         use #private::{ByBox as _, ByDisplay as _, ByError as _, ByItself as _, ByNothing as _};
         let __way = (&&&&&#private::ErrorProbe::of(&#error)).way();

@@ -20,9 +20,6 @@ pub struct JobResult {
     /// Why it failed or was cancelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<JobError>,
-    /// The envelope of a cancelled job, so that it can be started anew.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub job: Option<RawJson>,
     /// The job's kind; empty if the job could not be decoded.
     #[serde(default)]
     pub kind: String,
@@ -43,6 +40,9 @@ pub struct JobResult {
     pub started_at: Option<Timestamp>,
     /// When it ended.
     pub finished_at: Timestamp,
+    /// The envelope of a cancelled job, from which it can be given a new life: it leaves no dead letter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<RawJson>,
 }
 
 impl JobResult {
@@ -54,7 +54,6 @@ impl JobResult {
             status,
             result: None,
             error: None,
-            job: None,
             kind: job.kind.clone(),
             queue: job.queue.clone(),
             attempt: job.attempt,
@@ -63,6 +62,7 @@ impl JobResult {
             enqueued_at: job.enqueued_at,
             started_at: None,
             finished_at,
+            job: None,
         }
     }
 

@@ -153,8 +153,8 @@ impl From<&str> for Failure {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the error of a job",
     label = "not an error naq can store",
-    note = "implement `std::error::Error` for it and add `impl naq::JobFailure for {Self} {{}}`, \\
-            or return `Box<dyn Error + Send + Sync>`, `naq::Failure` or `String`"
+    note = "implement `std::error::Error` for it and add `impl naq::JobFailure for {Self} {{}}`",
+    note = "or return `Box<dyn Error + Send + Sync>`, `naq::Failure` or `String`"
 )]
 pub trait IntoFailure {
     /// The failure.
@@ -258,7 +258,7 @@ mod tests {
         struct Plain<T>(T);
         assert_eq!(type_name_of::<HTTPServerError>(), "http_server_error");
         assert_eq!(type_name_of::<Plain<Vec<u8>>>(), "plain");
-        assert_eq!(type_name_of::<std::fmt::Error>(), "error");
+        assert_eq!(type_name_of::<fmt::Error>(), "error");
         assert_eq!(type_name_of::<dyn Error>(), "error");
         assert_eq!(type_name_of::<[u8]>(), "error");
         assert_eq!(type_name_of::<Box<dyn Error>>(), "error");

@@ -19,6 +19,7 @@ pub mod new_job;
 pub mod open;
 pub mod outcome;
 pub mod registration;
+pub mod request_reply;
 pub mod storage;
 #[cfg(feature = "nats")]
 pub mod streams;
@@ -33,4 +34,5 @@ pub use open::open_storage;
 pub use outcome::{JobReturn, Outcome};
 #[doc(hidden)]
 pub use registration::private as __private;
+pub use request_reply::{RequestError, RequestErrorKind, RequestReply};
 pub use storage::{Storage, StorageError, StorageErrorKind};

@@ -99,6 +99,9 @@ pub mod private {
         T::from_context(cx).ok_or_else(|| Rejection::missing_state(std::any::type_name::<T>()))
     }
 
+    /// An argument must be writable; asked one by one, so that the error stands at its type.
+    pub fn check_argument<T: Serialize>() {}
+
     /// The verdict on a value.
     pub fn complete<T: Serialize>(value: &T) -> Verdict {
         outcome::complete(value)

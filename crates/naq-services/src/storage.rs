@@ -14,6 +14,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use naq_models::{JobId, QueueName, Timestamp};
 
+#[cfg(feature = "testing")]
+pub mod conformance;
 mod consumer;
 pub mod crash;
 mod entry;

@@ -3,6 +3,8 @@
 //! Invariant: knows the storage seam and nothing of what is behind it; never depends on naq-queue.
 
 pub mod builtin;
+#[cfg(feature = "external")]
+pub mod external;
 pub mod handler;
 pub mod options;
 pub mod registry;

@@ -12,12 +12,12 @@ use serde_json::json;
 use crate::support::{Greeting, context, error, failure, greet, value, with_states};
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub struct Receipt {
+pub(crate) struct Receipt {
     sent: String,
 }
 
 #[derive(Debug)]
-pub struct MailError;
+pub(crate) struct MailError;
 impl fmt::Display for MailError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("mailbox full")
@@ -39,7 +39,7 @@ impl std::error::Error for MailError {}
     timeout = "30s",
     result_ttl = 0
 )]
-pub async fn send_mail(to: String, subject: Option<String>, cx: JobContext) -> Result<Receipt, MailError> {
+pub(crate) async fn send_mail(to: String, subject: Option<String>, cx: JobContext) -> Result<Receipt, MailError> {
     match to.as_str() {
         "full" => Err(MailError),
         _ => Ok(Receipt { sent: format!("{to}/{}/{}", subject.unwrap_or_default(), cx.attempt()) }),
@@ -62,7 +62,7 @@ mod hidden {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Name(String);
+pub(crate) struct Name(String);
 
 #[job(crate = naq_worker, blocking)]
 fn count_words(text: String, cx: &JobContext, stop: CancellationToken) -> usize {
@@ -93,7 +93,7 @@ async fn any_error(which: String) -> Result<(), Which> {
 }
 
 /// Neither an error nor a `JobFailure`.
-pub struct Which(String);
+pub(crate) struct Which(String);
 impl fmt::Display for Which {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -102,7 +102,7 @@ impl fmt::Display for Which {
 
 #[derive(Debug, thiserror::Error)]
 #[error("busy")]
-pub struct Busy;
+pub(crate) struct Busy;
 impl JobFailure for Busy {
     fn is_retryable(&self) -> bool {
         false

@@ -2,7 +2,11 @@
 //!
 //! Not here: what follows from a verdict (naq-models) and the executor around the call.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests; clippy excuses only the test functions themselves")]
+
 mod builtin;
+#[cfg(feature = "external")]
+mod external;
 mod job_macro;
 mod support;
 mod typed;

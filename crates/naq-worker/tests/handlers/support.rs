@@ -10,27 +10,27 @@ use naq_services::{CancellationToken, JobContext, State, States, storage::*};
 use naq_worker::ErasedHandler;
 
 /// The largest result that the contexts made here allow, in bytes.
-pub const MAX_BODY: usize = 256 * 1024;
+pub(crate) const MAX_BODY: usize = 256 * 1024;
 
-pub fn job(kind: &str, args: serde_json::Value) -> Job {
+pub(crate) fn job(kind: &str, args: serde_json::Value) -> Job {
     Job::new(JobId::new("job-1").unwrap(), kind, RawJson::from_value(&args).unwrap(), Timestamp::EPOCH)
 }
 
-pub fn context(job: Job) -> JobContext {
+pub(crate) fn context(job: Job) -> JobContext {
     with_states(job, States::default())
 }
 
-pub fn with_states(job: Job, states: States) -> JobContext {
+pub(crate) fn with_states(job: Job, states: States) -> JobContext {
     let token = CancellationToken::new();
     JobContext::new(Arc::new(job), "worker-1".into(), token, Arc::new(NoStore), Arc::new(states))
 }
 
-pub async fn run(handler: &Arc<dyn ErasedHandler>, args: serde_json::Value) -> Verdict {
+pub(crate) async fn run(handler: &Arc<dyn ErasedHandler>, args: serde_json::Value) -> Verdict {
     handler.call(context(job(handler.kind(), args))).await
 }
 
 #[track_caller]
-pub fn value(verdict: Verdict) -> serde_json::Value {
+pub(crate) fn value(verdict: Verdict) -> serde_json::Value {
     match verdict {
         Verdict::Complete(json) => json.to().unwrap(),
         other => panic!("not completed: {other:?}"),
@@ -39,7 +39,7 @@ pub fn value(verdict: Verdict) -> serde_json::Value {
 
 /// The error of a verdict that leaves what follows to the policy.
 #[track_caller]
-pub fn error(verdict: Verdict) -> JobError {
+pub(crate) fn error(verdict: Verdict) -> JobError {
     match verdict {
         Verdict::Error(error) => error,
         other => panic!("not an error: {other:?}"),
@@ -48,7 +48,7 @@ pub fn error(verdict: Verdict) -> JobError {
 
 /// The error of a verdict that ends the job.
 #[track_caller]
-pub fn failure(verdict: Verdict) -> JobError {
+pub(crate) fn failure(verdict: Verdict) -> JobError {
     match verdict {
         Verdict::Fail(error) => error,
         other => panic!("not failed for good: {other:?}"),
@@ -57,14 +57,14 @@ pub fn failure(verdict: Verdict) -> JobError {
 
 /// Used where a test proves that a shared value arrives.
 #[derive(Debug)]
-pub struct Greeting(pub &'static str);
+pub(crate) struct Greeting(pub(crate) &'static str);
 
-pub fn greet(greeting: &State<Greeting>, name: &str) -> String {
+pub(crate) fn greet(greeting: &State<Greeting>, name: &str) -> String {
     format!("{} {name}", greeting.0.0)
 }
 
 #[derive(Debug)]
-pub struct NoStore;
+pub(crate) struct NoStore;
 
 macro_rules! touched {
     () => {

@@ -1,0 +1,157 @@
+//! The arguments of `naq job …`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Subcommand};
+use naq_models::{JobId, JobStatus, Priority, QueueName, RetryStrategy, Timestamp};
+
+use super::{parse_duration, parse_priority, parse_status, parse_time};
+
+/// `naq job …`
+#[derive(Debug, Subcommand)]
+pub enum JobCommand {
+    /// Enqueue one job, or many from a file
+    Enqueue(Box<EnqueueArgs>),
+    /// Where a job stands
+    Status {
+        /// Its id.
+        id: JobId,
+    },
+    /// What a job returned (exit code 1 if it failed, 5 if it has not ended)
+    Result {
+        /// Its id.
+        id: JobId,
+        /// Wait for it, at most this long (for ever if no time is given)
+        #[arg(long, value_name = "DURATION", num_args = 0..=1, value_parser = parse_duration)]
+        wait: Option<Option<Duration>>,
+    },
+    /// Cancel jobs, also running ones
+    Cancel {
+        /// Their ids.
+        #[arg(required = true)]
+        ids: Vec<JobId>,
+        /// Why; kept with the result
+        #[arg(long, default_value = "cancelled by hand")]
+        reason: String,
+    },
+    /// Run failed or cancelled jobs again, from their first attempt
+    Retry {
+        /// Their ids.
+        #[arg(required = true)]
+        ids: Vec<JobId>,
+    },
+    /// Give a scheduled job, or a retry, another time
+    Reschedule {
+        /// Its id.
+        id: JobId,
+        /// When it runs.
+        #[command(flatten)]
+        when: When,
+    },
+    /// List jobs
+    List {
+        /// Only this queue
+        #[arg(long)]
+        queue: Option<QueueName>,
+        /// Only this status (may be given several times)
+        #[arg(long, value_parser = parse_status)]
+        status: Vec<JobStatus>,
+        /// Only this kind
+        #[arg(long)]
+        kind: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
+    },
+    /// Cancel every pending job of queues
+    Purge {
+        /// Which queues.
+        #[arg(required = true)]
+        queues: Vec<QueueName>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// A time to come: after a while, or at a moment.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub struct When {
+    /// After this long, counted from the store's now: 250ms, 5s, 10m, 1h30m
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub delay: Option<Duration>,
+    /// At this time, RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub at: Option<Timestamp>,
+}
+
+/// Where bulk envelopes come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BulkSource {
+    /// Standard input.
+    Stdin,
+    /// A file.
+    File(PathBuf),
+}
+
+fn parse_source(text: &str) -> Result<BulkSource, String> {
+    Ok(if text == "-" { BulkSource::Stdin } else { BulkSource::File(text.into()) })
+}
+
+/// `naq job enqueue …`
+#[derive(Debug, Args)]
+pub struct EnqueueArgs {
+    /// The handler's name
+    #[arg(required_unless_present = "from")]
+    pub kind: Option<String>,
+    /// Arguments: a JSON object or array, or - to read it from standard input
+    #[arg(long, value_name = "JSON|-", default_value = "{}")]
+    pub args: String,
+    /// The queue
+    #[arg(long, value_name = "QUEUE")]
+    pub queue: Option<QueueName>,
+    /// Your own id; enqueueing it again is answered with the job that has it
+    #[arg(long, value_name = "ID")]
+    pub job_id: Option<JobId>,
+    /// Run it after this long: 250ms, 5s, 10m, 1h30m
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub delay: Option<Duration>,
+    /// Run it at this time, RFC 3339
+    #[arg(long, value_name = "TIME", value_parser = parse_time, conflicts_with = "delay")]
+    pub at: Option<Timestamp>,
+    /// 0 (most urgent) to 3
+    #[arg(long, value_name = "0-3", value_parser = parse_priority)]
+    pub priority: Option<Priority>,
+    /// How often it runs again after an error
+    #[arg(long, value_name = "N")]
+    pub max_retries: Option<u32>,
+    /// The pause before a retry; several are taken one by one
+    #[arg(long, value_name = "DURATION[,…]", value_delimiter = ',', value_parser = parse_duration)]
+    pub retry_delay: Vec<Duration>,
+    /// How a single pause grows: fixed, linear, exponential
+    #[arg(long, value_name = "STRATEGY")]
+    pub retry_strategy: Option<RetryStrategy>,
+    /// How long one run may take
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+    /// How long the result is kept; 0 keeps none
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub result_ttl: Option<Duration>,
+    /// Something to travel with the job (may be given several times)
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_meta)]
+    pub meta: Vec<(String, String)>,
+    /// Wait for the result and print it, at most this long (as long as the job may take if no time is given)
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, value_parser = parse_duration)]
+    pub wait: Option<Option<Duration>>,
+    /// Enqueue many: one envelope a line, from a file or - for standard input
+    #[arg(long, value_name = "FILE|-", value_parser = parse_source, conflicts_with_all = ["kind", "job_id", "wait"])]
+    pub from: Option<BulkSource>,
+}
+
+fn parse_meta(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not KEY=VALUE")),
+    }
+}

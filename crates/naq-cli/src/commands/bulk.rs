@@ -1,0 +1,113 @@
+//! `naq job enqueue --from`: many envelopes, one a line.
+//!
+//! Invariant: lines are stored in the order of the file, in batches of bounded size; a bad line is named by its number
+//! and does not stop the others; the exit code says whether every line was stored.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, IsTerminal},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use naq_models::Job;
+use naq_services::JobService;
+use serde::Serialize;
+
+use crate::{
+    args::BulkSource,
+    error::{CliError, with_sources},
+    output::{Output, note},
+};
+
+/// Jobs a batch: large enough for the stores' bulk paths, small enough to hold in memory at their largest.
+const BATCH: usize = 1_000;
+/// The longest line read, in bytes.
+const MAX_LINE: u64 = 16 * 1024 * 1024;
+/// Errors that are shown; the others are only counted.
+const SHOWN_ERRORS: u64 = 20;
+
+/// What became of the lines.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    enqueued: u64,
+    duplicates: u64,
+    failed: u64,
+}
+
+pub(super) async fn run(jobs: &JobService, out: Output, source: &BulkSource) -> Result<(), CliError> {
+    let (mut input, size): (Box<dyn BufRead>, Option<u64>) = match source {
+        BulkSource::Stdin => (Box::new(BufReader::new(io::stdin())), None),
+        BulkSource::File(path) => {
+            let fail = |e: io::Error| CliError::usage(format!("cannot read {}: {e}", path.display()));
+            let file = File::open(path).map_err(fail)?;
+            let size = file.metadata().map_err(fail)?.len();
+            (Box::new(BufReader::new(file)), Some(size))
+        }
+    };
+    let bar = progress(size);
+    let mut report = Report::default();
+    let (mut number, mut batch, mut line) = (0u64, Vec::new(), String::new());
+    loop {
+        line.clear();
+        let read = io::Read::take(&mut input, MAX_LINE).read_line(&mut line);
+        let read = read.map_err(|e| CliError::failed(format!("line {}: cannot be read: {e}", number + 1)))?;
+        if read == 0 {
+            break;
+        }
+        number += 1;
+        bar.inc(read as u64);
+        if read as u64 == MAX_LINE && !line.ends_with('\n') {
+            return Err(CliError::failed(format!("line {number} is longer than {MAX_LINE} bytes")));
+        }
+        if line.trim().is_empty() {
+            continue;
+        }
+        match jobs.read_submission(line.trim().as_bytes()) {
+            Ok(job) => batch.push((number, job)),
+            Err(error) => report.refuse(&bar, number, &with_sources(&error)),
+        }
+        if batch.len() == BATCH {
+            store(jobs, &bar, &mut report, std::mem::take(&mut batch)).await;
+        }
+    }
+    store(jobs, &bar, &mut report, batch).await;
+    bar.finish_and_clear();
+    let Report { enqueued, duplicates, failed } = report;
+    out.one(&report, || format!("{enqueued} enqueued, {duplicates} were there before, {failed} failed"))?;
+    if failed > 0 { Err(CliError::failed(format!("{failed} of {number} lines were not enqueued"))) } else { Ok(()) }
+}
+
+async fn store(jobs: &JobService, bar: &ProgressBar, report: &mut Report, batch: Vec<(u64, Job)>) {
+    let (numbers, batch): (Vec<u64>, Vec<Job>) = batch.into_iter().unzip();
+    for (number, outcome) in numbers.into_iter().zip(jobs.enqueue_raw_many(batch).await) {
+        match outcome {
+            Ok(receipt) if receipt.duplicate => report.duplicates += 1,
+            Ok(_) => report.enqueued += 1,
+            Err(error) => report.refuse(bar, number, &with_sources(&error)),
+        }
+    }
+}
+
+impl Report {
+    fn refuse(&mut self, bar: &ProgressBar, number: u64, why: &str) {
+        self.failed += 1;
+        if self.failed <= SHOWN_ERRORS {
+            bar.suspend(|| note(&format!("line {number}: {why}")));
+        } else if self.failed == SHOWN_ERRORS + 1 {
+            bar.suspend(|| note("further errors are only counted"));
+        }
+    }
+}
+
+/// A bar over the bytes of a file, or a counter; hidden where nobody watches.
+fn progress(size: Option<u64>) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    match size {
+        Some(size) => ProgressBar::new(size).with_style(
+            ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}").expect("a fixed template"),
+        ),
+        None => ProgressBar::new_spinner(),
+    }
+}

@@ -1,0 +1,155 @@
+//! `naq worker …` and `naq scheduler start`.
+
+use naq_services::storage::StorageInfo;
+use naq_worker::{
+    HandlerRegistry, Scheduler, Shutdown, Worker, WorkerInfo, WorkerReport, list_workers, registry::WorkerStatus,
+    signals,
+};
+
+use crate::{
+    args::{WorkerCommand, WorkerStartArgs},
+    configured,
+    error::{CliError, with_sources},
+    output::Output,
+    session::Session,
+};
+
+pub(crate) async fn run(session: &Session, command: WorkerCommand, handlers: HandlerRegistry) -> Result<(), CliError> {
+    match command {
+        WorkerCommand::Start(args) => start(session, args, handlers).await,
+        WorkerCommand::List => list(session.output(), &workers(session).await?),
+        WorkerCommand::Status => status(session.output(), &workers(session).await?),
+    }
+}
+
+async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRegistry) -> Result<(), CliError> {
+    let jobs = session.jobs().await?;
+    let config = session.config();
+    let conflict = |e: naq_worker::handler::DuplicateHandler| CliError::usage(e.to_string());
+    for handler in naq_worker::builtin::handlers() {
+        handlers.insert(handler).map_err(conflict)?;
+    }
+    let queues = configured::queue_specs(config, args.queues);
+    let concurrency = args.concurrency.unwrap_or(config.workers.concurrency);
+    let mut options = configured::worker_options(config, jobs.settings().format);
+    options.burst = args.burst;
+    if args.no_scheduler {
+        options.scheduler = None;
+    }
+    let StorageInfo { location, .. } = jobs.storage().info();
+    session.output().note(&format!(
+        "worker: {concurrency} jobs at a time from {} at {location}; handlers: {}; Ctrl-C stops",
+        configured::names(&queues),
+        handlers.kinds().join(", ")
+    ));
+    let mut builder = Worker::builder(jobs.storage().clone())
+        .queues(queues)
+        .concurrency(concurrency as usize)
+        .handlers(handlers)
+        .options(options);
+    if let Some(name) = args.name {
+        builder = builder.name(name);
+    }
+    let worker = builder.build().map_err(|e| CliError::usage(e.to_string()))?;
+    let shutdown = Shutdown::new();
+    let _signals = listen(&shutdown)?;
+    let report = worker.run(shutdown).await.map_err(|e| CliError::failed(with_sources(&e)))?;
+    finished(session.output(), &report)
+}
+
+fn listen(shutdown: &Shutdown) -> Result<signals::SignalListener, CliError> {
+    signals::listen(shutdown.clone()).map_err(|e| CliError::failed(format!("cannot listen for signals: {e}")))
+}
+
+/// What the worker did, each number that is not zero.
+fn finished(out: Output, report: &WorkerReport) -> Result<(), CliError> {
+    out.one(report, || {
+        let numbers = [
+            ("completed", report.completed),
+            ("failed", report.failed),
+            ("cancelled", report.cancelled),
+            ("retried", report.retried),
+            ("snoozed", report.snoozed),
+            ("already ended", report.already_ended),
+            ("handed back", report.handed_back),
+            ("lost", report.lost),
+            ("unsettled", report.unsettled),
+            ("stuck", report.stuck as u64),
+        ];
+        let said: Vec<_> = numbers.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{n} {name}")).collect();
+        if said.is_empty() {
+            "worker: stopped; nothing was done".to_owned()
+        } else {
+            format!("worker: stopped; {}", said.join(", "))
+        }
+    })
+}
+
+/// `naq scheduler start`.
+pub(crate) async fn scheduler(session: &Session) -> Result<(), CliError> {
+    let jobs = session.jobs().await?;
+    let options = configured::scheduler_options(session.config());
+    let holder = format!("scheduler-{}-{:08x}", std::process::id(), rand::random::<u32>());
+    session.output().note(&format!("scheduler: {holder} at {}; Ctrl-C stops", jobs.storage().info().location));
+    let shutdown = Shutdown::new();
+    let _signals = listen(&shutdown)?;
+    let scheduler = Scheduler::new(jobs.storage().clone(), holder, options, jobs.settings().format);
+    scheduler.run(&shutdown).await.map_err(|e| CliError::failed(with_sources(&e)))
+}
+
+async fn workers(session: &Session) -> Result<Vec<WorkerInfo>, CliError> {
+    Ok(list_workers(&**session.jobs().await?.storage()).await?)
+}
+
+const NONE_ALIVE: &str = "no worker is alive";
+
+fn list(out: Output, workers: &[WorkerInfo]) -> Result<(), CliError> {
+    out.list(
+        workers,
+        ["id", "name", "host", "pid", "queues", "running", "status", "started"],
+        |worker| {
+            [
+                worker.id.clone(),
+                worker.name.clone().unwrap_or_default(),
+                worker.host.clone(),
+                worker.pid.to_string(),
+                worker.queues.join(" "),
+                format!("{}/{}", worker.running_count, worker.concurrency),
+                word(worker.status).to_owned(),
+                worker.started_at.to_string(),
+            ]
+        },
+        NONE_ALIVE,
+    )
+}
+
+fn word(status: WorkerStatus) -> &'static str {
+    match status {
+        WorkerStatus::Idle => "idle",
+        WorkerStatus::Busy => "busy",
+        WorkerStatus::Stopping => "stopping",
+    }
+}
+
+/// Each worker with the jobs it runs.
+fn status(out: Output, workers: &[WorkerInfo]) -> Result<(), CliError> {
+    out.one(&workers, || {
+        if workers.is_empty() {
+            return NONE_ALIVE.to_owned();
+        }
+        let lines = workers.iter().flat_map(|worker| {
+            let head = format!(
+                "{} ({}, {} of {} slots busy, queues {}, naq {})",
+                worker.id,
+                word(worker.status),
+                worker.running_count,
+                worker.concurrency,
+                worker.queues.join(" "),
+                worker.version
+            );
+            let jobs = worker.running.iter().map(|job| format!("  {} {} since {}", job.id, job.kind, job.started_at));
+            std::iter::once(head).chain(jobs)
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    })
+}

@@ -1,0 +1,92 @@
+//! [`Session`]: one run of the program: its configuration, its store, its output.
+//!
+//! Invariant: the store is opened on first use, so that a command that needs none works without one; it is closed before
+//! the program ends. Which store it is, is said once on standard error if nobody chose it.
+
+use std::sync::Arc;
+
+use naq_config::{ChosenBy, FlagOverride, LoadOptions, LoadedConfig};
+use naq_services::{JobService, ServiceManager};
+use naq_telemetry::logging::LogGuard;
+
+use crate::{
+    args::GlobalArgs,
+    error::CliError,
+    output::{self, Output},
+};
+
+/// One run of the program.
+#[derive(Debug)]
+pub struct Session {
+    loaded: LoadedConfig,
+    output: Output,
+    services: ServiceManager,
+    _log: Option<LogGuard>,
+}
+
+impl Session {
+    /// Reads the configuration and sets up logging. `default_level` is the log level where nobody chose one.
+    ///
+    /// # Errors
+    /// If the configuration is wrong: everything that is wrong with it, at once.
+    pub fn start(global: &GlobalArgs, default_level: &str) -> Result<Self, CliError> {
+        let output = Output::new(global.output);
+        let mut options = LoadOptions::of_process(global.config.clone());
+        if let Some(url) = &global.url {
+            options.flags.push(FlagOverride::new("--url", "storage.url", url));
+        }
+        if let Some(level) = &global.log_level {
+            options.flags.push(FlagOverride::new("--log-level", "logging.level", level));
+        }
+        let mut loaded = naq_config::load(&options)?;
+        if loaded.source_of("logging.level") == naq_config::Source::Default {
+            loaded.config.logging.level =
+                default_level.parse().map_err(|e| CliError::usage(format!("log level {default_level}: {e}")))?;
+        }
+        for warning in &loaded.warnings {
+            output::note(&format!("warning: {warning}"));
+        }
+        // A program that brings its own subscriber keeps it.
+        let log = naq_telemetry::logging::configure(&loaded.config.logging).ok();
+        let choice = loaded.store().map_err(|e| CliError::usage(e.to_string()))?;
+        let services = ServiceManager::new(Arc::new(loaded.config.clone()), choice.url);
+        Ok(Self { loaded, output, services, _log: log })
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &naq_config::NaqConfig {
+        &self.loaded.config
+    }
+
+    /// Where to print.
+    #[must_use]
+    pub fn output(&self) -> Output {
+        self.output
+    }
+
+    /// The services, of which none may have been built yet.
+    #[must_use]
+    pub fn services(&self) -> &ServiceManager {
+        &self.services
+    }
+
+    /// The jobs of the store, which is opened if it is not yet.
+    ///
+    /// # Errors
+    /// If the store cannot be opened.
+    pub async fn jobs(&self) -> Result<JobService, CliError> {
+        let jobs = self.services.get::<JobService>().await?;
+        if let Ok(choice) = self.loaded.store()
+            && choice.chosen_by == ChosenBy::Default
+        {
+            self.output.note(&format!("store: {choice}"));
+        }
+        Ok(JobService::clone(&jobs))
+    }
+
+    /// Closes what was opened.
+    pub async fn end(self) {
+        self.services.close().await;
+    }
+}
