@@ -21,6 +21,8 @@ mod entry;
 mod error;
 mod kv;
 mod settlement;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 pub use consumer::{
     Claim, Consumer, ConsumerEvent, ConsumerOptions, Demand, Heartbeat, Lane, Lease, LeaseState, QueueOptions, Review,

@@ -1,0 +1,63 @@
+//! The two clocks of a host: wall time for people and due times, boot time for leases and locks.
+//!
+//! Invariant: a lease or lock is judged by time since boot (counting suspension) together with an id of that boot, so that
+//! a step of the wall clock neither frees what is held nor holds what is free. Nothing else in this backend reads a clock.
+
+use std::{sync::OnceLock, time::Duration};
+
+use naq_models::Timestamp;
+
+/// Both clocks at one moment, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    /// Since 1970.
+    pub(super) wall: i64,
+    /// Since boot.
+    pub(super) boot: i64,
+}
+
+impl Moment {
+    pub(super) fn now() -> Self {
+        Self { wall: wall_now().unix_millis(), boot: boot_millis() }
+    }
+}
+
+/// The host's wall clock.
+pub(super) fn wall_now() -> Timestamp {
+    #[expect(clippy::disallowed_methods, reason = "the clock of a store on this host is the host's: its one home")]
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::EPOCH.saturating_add(since)
+}
+
+/// A duration in milliseconds, as stored; at most what an `i64` holds.
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The moment `duration` after `from`, both in milliseconds of one clock.
+pub(super) fn after(from: i64, duration: Duration) -> i64 {
+    from.saturating_add(millis(duration))
+}
+
+fn boot_millis() -> i64 {
+    // Where there is no clock of this kind, the monotonic one counts suspension itself (macOS) or is the best there is.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let clock = rustix::time::ClockId::Boottime;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let clock = rustix::time::ClockId::Monotonic;
+    let time = rustix::time::clock_gettime(clock);
+    time.tv_sec.saturating_mul(1000).saturating_add(time.tv_nsec / 1_000_000)
+}
+
+/// Tells one boot of this host from another.
+///
+/// Without a boot id of the kernel it is the hour of the boot as far as the two clocks tell; a step of the wall clock by
+/// an hour or more then frees what was held, which costs a second run but loses nothing.
+pub(super) fn boot_id() -> i64 {
+    static BOOT: OnceLock<i64> = OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(15).collect();
+        i64::from_str_radix(&digits, 16).unwrap_or_else(|_| (Moment::now().wall - boot_millis()) / 3_600_000)
+    })
+}

@@ -1,0 +1,209 @@
+//! What others wait on: the due feed, watches of keys, the heartbeat.
+//!
+//! Invariant: each subscribes before it looks, so a change between its look and its wait is seen; a watch compares what
+//! it reported with what is there, so it misses no last value however many changes it slept through.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use naq_models::Timestamp;
+use rusqlite::{Connection, params};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use super::{
+    claims,
+    core::Session,
+    kv::{self, Snapshot},
+    rows::{self, revision_out},
+    writer::{Commands, Commit},
+};
+use crate::storage::{Bucket, DueEntry, DueFeed, Heartbeat, KvChange, KvWatch, Lease, LeaseState, Result};
+
+/// See [`DueFeed`].
+pub(super) struct SqliteDueFeed {
+    session: Arc<Session>,
+    changes: watch::Receiver<u64>,
+}
+
+impl SqliteDueFeed {
+    pub(super) fn open(session: Arc<Session>) -> Self {
+        Self { changes: session.core.wake.due.subscribe(), session }
+    }
+}
+
+fn due(conn: &Connection, now: Timestamp, max: usize) -> rusqlite::Result<Vec<DueEntry>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id, run_at, revision FROM jobs WHERE status IN (0, 4) AND run_at <= ?1 ORDER BY run_at LIMIT ?2",
+    )?;
+    let rows = statement.query_map(params![now.unix_millis(), i64::try_from(max).unwrap_or(i64::MAX)], |row| {
+        Ok(DueEntry { id: rows::id(row, 0)?, run_at: rows::time(row, 1)?, revision: revision_out(row.get(2)?) })
+    })?;
+    rows.collect()
+}
+
+#[async_trait]
+impl DueFeed for SqliteDueFeed {
+    async fn due(&mut self, now: Timestamp, max: usize) -> Result<Vec<DueEntry>> {
+        self.session.read("due", move |conn| due(conn, now, max)).await
+    }
+
+    async fn next_due(&mut self) -> Result<Option<Timestamp>> {
+        // `due` orders by the same index; the end of time includes everything.
+        let end = Timestamp::EPOCH.saturating_add(Duration::MAX);
+        let first = self.session.read("next_due", move |conn| due(conn, end, 1)).await?;
+        Ok(first.first().map(|entry| entry.run_at))
+    }
+
+    async fn changed(&mut self) {
+        let _watching = self.session.watch();
+        // The sender lives in the session that this feed holds.
+        self.changes.changed().await.ok();
+    }
+}
+
+/// The longest sleep of a watch, in case that a clock of the host is stepped.
+const WATCH_LOOKS_EVERY: Duration = Duration::from_secs(30);
+/// The pause of a watch after the store has failed.
+const WATCH_RETRIES_EVERY: Duration = Duration::from_secs(1);
+
+/// See [`KvWatch`].
+pub(super) struct SqliteKvWatch {
+    session: Arc<Session>,
+    bucket: Bucket,
+    prefix: Arc<str>,
+    changes: watch::Receiver<u64>,
+    reported: BTreeMap<String, u64>,
+    ready: VecDeque<KvChange>,
+    /// A look is due without waiting.
+    look: bool,
+    /// The first look ends with [`KvChange::Current`].
+    first: bool,
+    expires_in: Option<Duration>,
+}
+
+impl SqliteKvWatch {
+    pub(super) fn open(session: Arc<Session>, bucket: Bucket, prefix: &str) -> Self {
+        Self {
+            changes: session.core.wake.keys.subscribe(),
+            session,
+            bucket,
+            prefix: prefix.into(),
+            reported: BTreeMap::new(),
+            ready: VecDeque::from([KvChange::Restart]),
+            look: true,
+            first: true,
+            expires_in: None,
+        }
+    }
+
+    fn compare(&mut self, snapshot: Snapshot) {
+        // A millisecond more, because a key lives through the whole of its last one.
+        self.expires_in =
+            snapshot.expires_in.map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0) + 1));
+        let mut gone = std::mem::take(&mut self.reported);
+        for entry in snapshot.entries {
+            let known = gone.remove(&entry.key);
+            self.reported.insert(entry.key.clone(), entry.revision);
+            if known != Some(entry.revision) {
+                self.ready.push_back(KvChange::Put(entry));
+            }
+        }
+        self.ready.extend(gone.into_keys().map(KvChange::Gone));
+        if std::mem::take(&mut self.first) {
+            self.ready.push_back(KvChange::Current);
+        }
+    }
+}
+
+#[async_trait]
+impl KvWatch for SqliteKvWatch {
+    async fn next(&mut self) -> KvChange {
+        loop {
+            if let Some(change) = self.ready.pop_front() {
+                return change;
+            }
+            if self.look {
+                self.changes.mark_unchanged();
+                let (bucket, prefix) = (self.bucket, Arc::clone(&self.prefix));
+                match self.session.read("watch", move |conn| kv::list(conn, bucket, &prefix)).await {
+                    Ok(snapshot) => {
+                        self.look = false;
+                        self.compare(snapshot);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a watch could not read the store and tries again");
+                        sleep(WATCH_RETRIES_EVERY).await;
+                    }
+                }
+                continue;
+            }
+            let limit = self.expires_in.map_or(WATCH_LOOKS_EVERY, |left| left.min(WATCH_LOOKS_EVERY));
+            let _watching = self.session.watch();
+            // Either way it is time to look; the sender lives in the session that this watch holds.
+            timeout(limit, self.changes.changed()).await.ok();
+            self.look = true;
+        }
+    }
+}
+
+/// See [`Heartbeat`]: a writer of its own, so that extensions never stand behind the work of the store.
+pub(super) struct SqliteHeartbeat {
+    pub(super) session: Arc<Session>,
+    /// The heartbeat's own writer; `None` in memory, where there is one connection only.
+    pub(super) own: Option<OwnWriter>,
+}
+
+/// A writer thread that ends with its owner.
+pub(super) struct OwnWriter {
+    pub(super) commands: Arc<Commands>,
+    pub(super) thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for OwnWriter {
+    fn drop(&mut self) {
+        self.commands.close();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the heartbeat's writer panicked");
+        }
+    }
+}
+
+#[async_trait]
+impl Heartbeat for SqliteHeartbeat {
+    async fn extend(&mut self, leases: &[Lease]) -> Vec<LeaseState> {
+        if leases.is_empty() {
+            return Vec::new();
+        }
+        let patience = claims::patience(leases);
+        let deadline = std::time::Instant::now() + patience;
+        let unknown = vec![LeaseState::Unknown; leases.len()];
+        let owned = leases.to_vec();
+        let commands = self.own.as_ref().map_or(&self.session.core.commands, |own| &own.commands);
+        let extension = self.session.call(commands, Commit::Soft, leases.len(), move |tx| {
+            // Too late is not at all: the caller has gone by what it was told.
+            if std::time::Instant::now() >= deadline {
+                return Ok(vec![LeaseState::Unknown; owned.len()]);
+            }
+            claims::extend(tx, &owned)
+        });
+        match timeout(patience, extension).await {
+            Ok(Ok(states)) => states,
+            Ok(Err(refusal)) => {
+                let error = self.session.explain("extend", refusal);
+                tracing::warn!(%error, "leases could not be extended");
+                unknown
+            }
+            Err(_) => unknown,
+        }
+    }
+}

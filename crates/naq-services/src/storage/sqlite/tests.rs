@@ -1,0 +1,239 @@
+//! Tests of what only this backend has: files, processes that share one, clocks, throughput. What every backend has to
+//! do is the conformance suite's.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use naq_models::{Address, JobId, JobStatus, Priority, QueueName, Timestamp};
+use rusqlite::Connection;
+
+use super::{SqliteOptions, open};
+use crate::storage::{
+    Action, Bucket, Claim, Consumer, ConsumerEvent, ConsumerOptions, Demand, Enqueued, Entry, KvChange, Lane,
+    QueueOptions, ResultRecord, RunningAt, RunningJobs, Settled, Settlement, SharedStorage, Sighting, StorageErrorKind,
+};
+
+mod throughput;
+
+struct Nobody;
+
+impl RunningJobs for Nobody {
+    fn running(&self, _: &JobId) -> Option<RunningAt> {
+        None
+    }
+}
+
+fn queue() -> QueueName {
+    QueueName::new("mail").unwrap()
+}
+
+fn entry_of(id: JobId, body: Bytes) -> Entry {
+    Entry {
+        address: Address { id, queue: queue(), priority: Priority::default(), stored_at: Timestamp::EPOCH },
+        status: JobStatus::Pending,
+        run_at: None,
+        kind: "test".into(),
+        run: 1,
+        generation: 0,
+        body,
+    }
+}
+
+fn entry(id: &str) -> Entry {
+    entry_of(JobId::new(id).unwrap(), Bytes::from_static(b"{}"))
+}
+
+async fn enqueue(store: &SharedStorage, entry: Entry) -> Enqueued {
+    store.enqueue(vec![entry]).await.pop().unwrap().unwrap()
+}
+
+async fn consumer(store: &SharedStorage, lease: Duration) -> Box<dyn Consumer> {
+    let queues = vec![QueueOptions { name: queue(), lease, max_ack_pending: None }];
+    let options = ConsumerOptions { worker_id: "w1".into(), queues, running: Arc::new(Nobody) };
+    store.open_consumer(options).await.unwrap()
+}
+
+fn demand(count: usize) -> Demand {
+    Demand { lanes: vec![(Lane { queue: 0, priority: Priority::default() }, count)], total: count }
+}
+
+/// The next claims, within a bound.
+async fn claims(consumer: &mut Box<dyn Consumer>) -> Vec<Claim> {
+    let claimed = async {
+        loop {
+            match consumer.next().await {
+                ConsumerEvent::Claimed(claims) => return claims,
+                ConsumerEvent::Answered => {}
+                ConsumerEvent::Trouble(error) => panic!("{error}"),
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), claimed).await.expect("jobs arrive")
+}
+
+fn completion(claim: &Claim, body: Bytes) -> Settlement {
+    let result = ResultRecord { status: JobStatus::Completed, body, generation: 0, ttl: Duration::from_secs(3600) };
+    Settlement {
+        lease: claim.lease.clone(),
+        address: claim.address.clone(),
+        action: Action::End { result: Some(result), dead_letter: None },
+        fenced: false,
+        clear_scheduled: false,
+    }
+}
+
+async fn refusal(path: &Path) -> (StorageErrorKind, String) {
+    let error = open(SqliteOptions::file(path)).await.expect_err("the file is refused");
+    assert!(error.to_string().contains(&path.display().to_string()), "{error} names the path");
+    assert!(error.hint().is_some(), "{error} says what to do");
+    (error.kind(), error.to_string())
+}
+
+#[tokio::test]
+async fn a_job_runs_once_across_two_handles_of_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs.db");
+    let producer = open(SqliteOptions::file(&path)).await.unwrap();
+    let worker = open(SqliteOptions::file(&path)).await.unwrap();
+    let mut receiving = consumer(&worker, Duration::from_secs(30)).await;
+    receiving.demand(demand(1));
+    assert!(matches!(receiving.next().await, ConsumerEvent::Answered));
+
+    let waits = {
+        let producer = Arc::clone(&producer);
+        tokio::task::spawn(async move {
+            let id = JobId::new("a").unwrap();
+            producer.wait_result(&id, 0, Duration::from_secs(10)).await.unwrap().map(|found| (found, Instant::now()))
+        })
+    };
+    let started = Instant::now();
+    assert_eq!(enqueue(&producer, entry("a")).await, Enqueued::Stored);
+    let stored = started.elapsed();
+    let claimed = claims(&mut receiving).await;
+    let woken = started.elapsed() - stored;
+    assert!(woken < Duration::from_millis(50), "woken after {woken:?}");
+    assert!(!claimed[0].doubtful);
+    let settled = worker.settle(vec![completion(&claimed[0], Bytes::from_static(b"done"))]).await;
+    let ended = Instant::now();
+    assert_eq!(settled.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [Settled::Done]);
+    let (found, at) = waits.await.unwrap().expect("the result comes");
+    assert_eq!(found.body, "done");
+    let told = at.saturating_duration_since(ended);
+    assert!(told < Duration::from_millis(50), "told after {told:?}");
+    assert_eq!(enqueue(&producer, entry("a")).await, Enqueued::Duplicate);
+    let again = worker.settle(vec![completion(&claimed[0], Bytes::from_static(b"again"))]).await;
+    assert_eq!(again.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [Settled::AlreadyEnded]);
+    producer.close().await;
+    worker.close().await;
+    assert!(!path.with_extension("db-wal").exists(), "the last to close leaves one file");
+}
+
+#[tokio::test]
+async fn what_is_not_ours_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = dir.path().join("notes.txt");
+    let words = "not a database, but long enough to be read as the header of one ".repeat(64);
+    std::fs::write(&text, &words).unwrap();
+    assert_eq!(refusal(&text).await.0, StorageErrorKind::Incompatible);
+    assert_eq!(std::fs::read_to_string(&text).unwrap(), words);
+
+    let foreign = dir.path().join("foreign.db");
+    Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE mine (x)").unwrap();
+    let before = std::fs::read(&foreign).unwrap();
+    assert_eq!(refusal(&foreign).await.0, StorageErrorKind::Incompatible);
+    assert_eq!(std::fs::read(&foreign).unwrap(), before);
+
+    let newer = dir.path().join("newer.db");
+    open(SqliteOptions::file(&newer)).await.unwrap().close().await;
+    Connection::open(&newer).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let (kind, text) = refusal(&newer).await;
+    assert_eq!(kind, StorageErrorKind::Incompatible);
+    assert!(text.contains("99"), "{text}");
+
+    assert_eq!(refusal(dir.path()).await.0, StorageErrorKind::Incompatible);
+    assert_eq!(refusal(&dir.path().join("missing/jobs.db")).await.0, StorageErrorKind::Unreachable);
+    let options = SqliteOptions { create_directories: true, ..SqliteOptions::file(dir.path().join("made/jobs.db")) };
+    open(options).await.unwrap().close().await;
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_corrupt_not_a_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs.db");
+    let store = open(SqliteOptions::file(&path)).await.unwrap();
+    let many = (0..2000).map(|n| entry(&format!("job-{n}"))).collect();
+    assert!(store.enqueue(many).await.into_iter().all(|outcome| outcome.unwrap() == Enqueued::Stored));
+    store.close().await;
+    let mut bytes = std::fs::read(&path).unwrap();
+    for byte in &mut bytes[8192..] {
+        *byte ^= 0x5a;
+    }
+    std::fs::write(&path, bytes).unwrap();
+    let error = match open(SqliteOptions::file(&path)).await {
+        Err(error) => error,
+        Ok(store) => store.get_job(&JobId::new("job-77").unwrap()).await.expect_err("the damage is seen"),
+    };
+    assert_eq!(error.kind(), StorageErrorKind::Corrupt, "{error}");
+}
+
+#[tokio::test]
+async fn stores_in_memory_are_shared_by_name_while_one_is_open() {
+    let first = open(SqliteOptions::memory("shared")).await.unwrap();
+    let second = open(SqliteOptions::memory("shared")).await.unwrap();
+    let other = open(SqliteOptions::memory("other")).await.unwrap();
+    enqueue(&first, entry("a")).await;
+    first.close().await;
+    let id = JobId::new("a").unwrap();
+    assert_eq!(first.get_job(&id).await.unwrap_err().kind(), StorageErrorKind::Closed);
+    assert!(matches!(second.get_job(&id).await.unwrap()[..], [Sighting::Queued { .. }]));
+    assert_eq!(other.get_job(&id).await.unwrap_err().kind(), StorageErrorKind::NotFound);
+    drop(second);
+    let anew = open(SqliteOptions::memory("shared")).await.unwrap();
+    assert_eq!(anew.get_job(&id).await.unwrap_err().kind(), StorageErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn leases_and_locks_end_with_the_boot_and_not_with_the_wall_clock() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs.db");
+    let store = open(SqliteOptions::file(&path)).await.unwrap();
+    enqueue(&store, entry("a")).await;
+    let mut receiving = consumer(&store, Duration::from_secs(3600)).await;
+    receiving.demand(demand(1));
+    let lost = claims(&mut receiving).await.pop().unwrap();
+    store.kv_create(Bucket::Locks, "leader", Bytes::new(), Some(Duration::from_secs(3600))).await.unwrap();
+    assert!(!store.review(&lost).await.unwrap().suspect);
+
+    // As after a power cut: what is stored is of another boot.
+    let outside = Connection::open(&path).unwrap();
+    outside.execute("UPDATE jobs SET boot = boot + 1", []).unwrap();
+    outside.execute("UPDATE kv SET boot = boot + 1", []).unwrap();
+    assert_eq!(store.kv_get(Bucket::Locks, "leader").await.unwrap(), None);
+    store.kv_create(Bucket::Locks, "leader", Bytes::new(), None).await.unwrap();
+    receiving.demand(demand(1));
+    let found = claims(&mut receiving).await.pop().unwrap();
+    assert!(found.doubtful);
+    assert!(store.review(&found).await.unwrap().suspect);
+    let late = store.settle(vec![completion(&lost, Bytes::new())]).await.pop().unwrap();
+    assert_eq!(late.unwrap(), Settled::LeaseLost);
+}
+
+#[tokio::test]
+async fn a_watch_in_another_process_sees_changes_and_expiry() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs.db");
+    let here = open(SqliteOptions::file(&path)).await.unwrap();
+    let there = open(SqliteOptions::file(&path)).await.unwrap();
+    let mut watch = there.kv_watch(Bucket::Workers, "").await.unwrap();
+    assert_eq!(watch.next().await, KvChange::Restart);
+    assert_eq!(watch.next().await, KvChange::Current);
+    here.kv_create(Bucket::Workers, "w1", Bytes::from_static(b"x"), Some(Duration::from_millis(200))).await.unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(5), watch.next()).await.unwrap();
+    assert!(matches!(next, KvChange::Put(found) if found.key == "w1" && found.value == "x"));
+    let next = tokio::time::timeout(Duration::from_secs(5), watch.next()).await.unwrap();
+    assert_eq!(next, KvChange::Gone("w1".into()));
+}
