@@ -19,6 +19,8 @@ use naq_config::{ChosenBy, LoadedConfig, NaqConfig, NoStateDirectory, StoreChoic
 use tokio::sync::OnceCell;
 
 use crate::{JobService, JobSettings, StorageError, StorageErrorKind, open::open_choice, storage::SharedStorage};
+#[cfg(feature = "nats")]
+use crate::{connection::ConnectionService, open::connection_options};
 
 /// What a [`ServiceManager`] builds. Services of a user's own can be added by implementing it.
 pub trait Service: Send + Sync + Sized + 'static {
@@ -273,6 +275,25 @@ impl Service for StorageService {
 
     async fn close(&self) {
         self.0.close().await;
+    }
+}
+
+/// For requests to services of the user's own; the store has connections of its own.
+#[cfg(feature = "nats")]
+impl Service for ConnectionService {
+    const NAME: &'static str = "NATS connection";
+
+    async fn build(manager: &ServiceManager) -> Result<Self, ServiceError> {
+        let servers = match &manager.store().url {
+            StoreUrl::Nats { servers } => servers,
+            StoreUrl::Sqlite { .. } | StoreUrl::Memory { .. } => &manager.config().nats.servers,
+        };
+        let connected = Self::connect(connection_options(servers, manager.config())).await;
+        connected.map_err(|source| ServiceError::storage(Self::NAME, source))
+    }
+
+    async fn close(&self) {
+        Self::close(self).await;
     }
 }
 

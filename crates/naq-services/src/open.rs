@@ -4,10 +4,17 @@
 //! refused with the name of the cargo feature to turn on.
 
 use naq_config::{ChosenBy, NaqConfig, StoreChoice, StoreUrl};
+#[cfg(feature = "nats")]
+use naq_config::{NatsAuthConfig, NatsConfig, ServerUrl};
 
 #[cfg(feature = "sqlite")]
 use crate::storage::sqlite::{self, SqliteOptions};
 use crate::storage::{SharedStorage, StorageError};
+#[cfg(feature = "nats")]
+use crate::{
+    connection::{Auth, ConnectionOptions, Tls},
+    storage::nats::{self, NatsOptions},
+};
 
 /// Opens the store at a URL with the settings of a configuration.
 ///
@@ -37,7 +44,54 @@ pub async fn open_choice(choice: &StoreChoice, config: &NaqConfig) -> Result<Sha
         StoreUrl::Memory { name } => embedded(SqliteOptions::memory(name), config).await,
         #[cfg(not(feature = "sqlite"))]
         StoreUrl::Sqlite { .. } | StoreUrl::Memory { .. } => Err(not_built(&choice.url, "sqlite")),
+        #[cfg(feature = "nats")]
+        StoreUrl::Nats { servers } => nats::open(nats_options(servers, config)).await,
+        #[cfg(not(feature = "nats"))]
         StoreUrl::Nats { .. } => Err(not_built(&choice.url, "nats")),
+    }
+}
+
+/// How the NATS store at these servers is opened.
+#[cfg(feature = "nats")]
+fn nats_options(servers: &[ServerUrl], config: &NaqConfig) -> NatsOptions {
+    NatsOptions {
+        connection: connection_options(servers, config),
+        prefix: config.queues.prefix.clone(),
+        replicas: config.nats.replicas.into(),
+        default_lease: config.queues.ack_wait,
+        max_payload: usize::try_from(config.serialization.max_payload.0).ok(),
+    }
+}
+
+/// How these servers are reached.
+#[cfg(feature = "nats")]
+pub(crate) fn connection_options(servers: &[ServerUrl], config: &NaqConfig) -> ConnectionOptions {
+    let NatsConfig { auth, tls, .. } = &config.nats;
+    ConnectionOptions {
+        servers: servers.iter().map(|server| server.expose().to_owned()).collect(),
+        client_name: config.nats.client_name.clone(),
+        auth: match auth {
+            NatsAuthConfig { user: Some(user), password, .. } => Auth::UserPassword {
+                user: user.clone(),
+                password: password.as_ref().map(|secret| secret.expose().to_owned()).unwrap_or_default(),
+            },
+            NatsAuthConfig { token: Some(token), .. } => Auth::Token(token.expose().to_owned()),
+            NatsAuthConfig { nkey_seed: Some(seed), .. } => Auth::Nkey(seed.expose().to_owned()),
+            NatsAuthConfig { credentials_file: Some(path), .. } => Auth::CredentialsFile(path.clone()),
+            _ => Auth::None,
+        },
+        tls: Tls {
+            ca: tls.ca_file.clone(),
+            cert: tls.cert_file.clone(),
+            key: tls.key_file.clone(),
+            required: tls.enabled,
+        },
+        connection_timeout: config.nats.connection_timeout,
+        max_reconnect_attempts: config.nats.max_reconnect_attempts.map(|attempts| attempts as usize),
+        reconnect_wait: config.nats.reconnect_time_wait,
+        ping_interval: config.nats.ping_interval,
+        drain_timeout: config.nats.drain_timeout,
+        ..ConnectionOptions::default()
     }
 }
 
@@ -52,6 +106,7 @@ async fn embedded(options: SqliteOptions, config: &NaqConfig) -> Result<SharedSt
     sqlite::open(SqliteOptions { synchronous, max_body, ..options }).await
 }
 
+#[cfg(not(all(feature = "sqlite", feature = "nats")))]
 fn not_built(url: &StoreUrl, feature: &str) -> StorageError {
     let detail = format!("{url} needs the backend {feature:?}, which is not built into this program");
     StorageError::new(crate::StorageErrorKind::Refused, "open", detail)

@@ -6,7 +6,7 @@
 //!
 //! Not here: the job's timeout, which the executor enforces through the cancellation token; reading the configuration.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use naq_services::RequestReply;
 
@@ -16,6 +16,7 @@ mod exec;
 mod group;
 mod http;
 mod jsonl;
+mod limit;
 mod message;
 mod nats;
 mod output;
@@ -104,7 +105,8 @@ pub enum ExternalErrorReason {
 }
 
 impl ExternalSpec {
-    /// Makes the handler of `kind`. Nothing is started or connected before the first job.
+    /// Makes the handler of `kind`. Nothing is started or connected before the first job. `limit` cuts a run short where
+    /// it is less than the job's own timeout.
     ///
     /// # Errors
     /// If the declaration cannot work; see [`ExternalErrorReason`].
@@ -112,6 +114,7 @@ impl ExternalSpec {
         self,
         kind: &str,
         connection: Option<&Arc<dyn RequestReply>>,
+        limit: Option<Duration>,
     ) -> Result<Arc<dyn ErasedHandler>, ExternalError> {
         let made: Result<Arc<dyn ErasedHandler>, ExternalErrorReason> = match self {
             Self::Exec(program) => exec::handler(kind, program),
@@ -119,7 +122,11 @@ impl ExternalSpec {
             Self::Http { url, method } => http::handler(kind, &url, &method),
             Self::Nats { subject } => nats::handler(kind, subject, connection),
         };
-        made.map_err(|reason| ExternalError { handler: kind.to_owned(), reason })
+        let made = made.map_err(|reason| ExternalError { handler: kind.to_owned(), reason })?;
+        Ok(match limit {
+            Some(limit) => limit::limited(made, limit),
+            None => made,
+        })
     }
 }
 

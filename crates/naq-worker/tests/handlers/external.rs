@@ -31,11 +31,11 @@ fn sh(script: &str) -> Program {
 }
 
 fn build(spec: ExternalSpec) -> Arc<dyn ErasedHandler> {
-    spec.build("ext", None).unwrap()
+    spec.build("ext", None, None).unwrap()
 }
 
 fn refused(spec: ExternalSpec) -> ExternalErrorReason {
-    match spec.build("ext", None) {
+    match spec.build("ext", None, None) {
         Ok(_) => panic!("built"),
         Err(error) => error.reason,
     }

@@ -37,7 +37,7 @@ impl RequestReply for Answers {
 
 fn handler(subject: &str) -> Arc<dyn ErasedHandler> {
     let connection: Arc<dyn RequestReply> = Arc::new(Answers);
-    ExternalSpec::Nats { subject: subject.into() }.build("ext", Some(&connection)).unwrap()
+    ExternalSpec::Nats { subject: subject.into() }.build("ext", Some(&connection), None).unwrap()
 }
 
 #[tokio::test]
