@@ -6,16 +6,22 @@
 //! Not here: running handlers (naq-worker), reading configuration files (naq-config), printing.
 
 pub mod args;
+#[cfg(feature = "nats")]
+pub mod connection;
 pub mod context;
 pub mod failure;
 pub mod handle;
 pub mod jobs;
+#[cfg(feature = "nats")]
+pub mod kv_stores;
 pub mod manager;
 pub mod new_job;
 pub mod open;
 pub mod outcome;
 pub mod registration;
 pub mod storage;
+#[cfg(feature = "nats")]
+pub mod streams;
 
 pub use context::{CancellationToken, FromContext, JobContext, State, States};
 pub use failure::{Failure, IntoFailure, JobFailure};

@@ -17,9 +17,12 @@ use naq_models::{JobId, QueueName, Timestamp};
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod consumer;
+pub mod crash;
 mod entry;
 mod error;
 mod kv;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod settlement;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

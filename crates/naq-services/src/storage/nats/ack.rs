@@ -1,0 +1,129 @@
+//! Acknowledgements, hand-backs and extensions: what is said to the subject that a delivery came with.
+//!
+//! Invariant: an acknowledgement is the last step of every move. Where a result or a scheduled entry was confirmed, it is
+//! sent without waiting: a lost one makes a redelivery, which finds that entry and does not run (two to three times the
+//! rate of confirmed ones). Without such a record it is confirmed, because it is all that keeps the job from running
+//! again. It names a message and not a claim, so it is never sent by whoever lost the lease and did not win the result.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use naq_models::JobId;
+
+use super::{Shared, names::Names};
+use crate::{
+    connection::{ConnectionService, Outgoing, RequestFailure},
+    kv_stores,
+    storage::{Bucket, Heartbeat, Lease, LeaseState, Result, crash::crash_point},
+    streams::Delivery,
+};
+
+const ACK: Bytes = Bytes::from_static(b"+ACK");
+const NAK: Bytes = Bytes::from_static(b"-NAK");
+const EXTEND: Bytes = Bytes::from_static(b"+WPI");
+/// How long an excuse for a hand-back is kept, if the job is not claimed before.
+const EXCUSED_FOR: Duration = Duration::from_secs(24 * 3600);
+
+impl Shared {
+    /// Acknowledges without waiting for the server.
+    pub(super) async fn acknowledge(&self, lease: &Lease) -> Result<()> {
+        let sent = self.connection.publish(lease.token.to_string(), None, ACK).await;
+        sent.map_err(|failure| self.streams.error("settle", failure.into()))
+    }
+
+    /// Acknowledges, and returns when the server has confirmed.
+    pub(super) async fn acknowledge_confirmed(&self, leases: &[&Lease]) -> Vec<Result<()>> {
+        let requests = leases.iter().map(|lease| say(lease, ACK)).collect();
+        let answers = self.connection.request_all(requests, self.connection.request_timeout()).await;
+        let confirmed = |answer: std::result::Result<_, RequestFailure>| match answer {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(self.streams.error("settle", failure.into())),
+        };
+        answers.into_iter().map(confirmed).collect()
+    }
+
+    pub(super) async fn hand_back(&self, leases: Vec<Lease>) -> Result<()> {
+        let deliveries: Vec<(&JobId, u64)> =
+            leases.iter().filter_map(|lease| Some((&lease.id, Delivery::parse(&lease.token)?.delivered))).collect();
+        self.excuse(&deliveries).await;
+        crash_point("nats.hand_back.excused");
+        for lease in &leases {
+            let sent = self.connection.publish(lease.token.to_string(), None, NAK).await;
+            sent.map_err(|failure| self.streams.error("hand back", failure.into()))?;
+        }
+        crash_point("nats.hand_back.given");
+        self.flush("hand back").await
+    }
+
+    /// Returns when the server has taken everything sent so far.
+    async fn flush(&self, operation: &'static str) -> Result<()> {
+        // An answer to anything proves that the server has read what was sent before it.
+        match self.streams.consumer_info(&self.names.dead_stream(), "none").await {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(self.streams.error(operation, failure)),
+        }
+    }
+
+    /// Records that the deliveries of jobs so far are no sign of a dead worker. Written before the hand-back, so that the
+    /// next delivery finds it. One that cannot be written costs the job a look that finds nothing: it counts as suspect.
+    async fn excuse(&self, deliveries: &[(&JobId, u64)]) {
+        let bucket = self.names.bucket(Bucket::Control);
+        let messages = deliveries
+            .iter()
+            .map(|(id, delivered)| {
+                let mut headers = async_nats::HeaderMap::new();
+                headers.insert(kv_stores::TTL_MILLIS, EXCUSED_FOR.as_millis().to_string().as_str());
+                Outgoing {
+                    subject: kv_stores::subject(&bucket, &Names::hand_back_key(id)),
+                    headers: Some(headers),
+                    payload: delivered.to_string().into(),
+                }
+            })
+            .collect();
+        let answers = self.streams.publish_all(messages).await;
+        let failed = answers.iter().filter(|answer| answer.is_err()).count();
+        if failed > 0 {
+            tracing::warn!(failed, "jobs are handed back without an excuse; they will be taken for suspects");
+        }
+        self.sweeper.expect(Some(EXCUSED_FOR));
+    }
+}
+
+fn say(lease: &Lease, what: Bytes) -> Outgoing {
+    Outgoing { subject: lease.token.to_string(), headers: None, payload: what }
+}
+
+/// The heartbeat: a connection that carries nothing else.
+#[derive(Debug)]
+pub(super) struct Beat {
+    connection: ConnectionService,
+}
+
+impl Beat {
+    pub(super) async fn open(beside: &ConnectionService) -> Result<Self> {
+        Ok(Self { connection: beside.another("naq heartbeat".into()).await? })
+    }
+}
+
+#[async_trait]
+impl Heartbeat for Beat {
+    async fn extend(&mut self, leases: &[Lease]) -> Vec<LeaseState> {
+        let Some(shortest) = leases.iter().map(|lease| lease.duration).min() else { return Vec::new() };
+        let requests = leases.iter().map(|lease| say(lease, EXTEND)).collect();
+        let bound = shortest / 3;
+        let extended = tokio::time::timeout(bound, self.connection.request_all(requests, bound));
+        match extended.await {
+            Ok(answers) => answers
+                .into_iter()
+                .map(|answer| match answer {
+                    Ok(_) => LeaseState::Held,
+                    // The consumer is gone, and with it every claim it gave.
+                    Err(RequestFailure::NoResponders) => LeaseState::Lost,
+                    Err(_) => LeaseState::Unknown,
+                })
+                .collect(),
+            Err(_) => vec![LeaseState::Unknown; leases.len()],
+        }
+    }
+}

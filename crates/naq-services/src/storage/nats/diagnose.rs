@@ -1,0 +1,123 @@
+//! What could weaken a promise: server, durability, settings, orphans.
+//!
+//! Invariant: looks and never repairs; each finding says what to do.
+
+use std::time::Duration;
+
+use naq_models::Priority;
+use serde_json::Value;
+
+use super::{
+    Shared,
+    features::{RECOMMENDED, Version},
+    names::Names,
+    topology::{Drift, bucket_config, dead_config, queue_config},
+};
+use crate::{
+    storage::{Finding, Result, Severity},
+    streams::StreamInfo,
+};
+
+/// Above this the clocks of host and server differ enough to confuse people who read both.
+const SKEW_MAX: Duration = Duration::from_secs(2);
+/// A warning above this share of the account's storage.
+const STORAGE_SHARE: f64 = 0.8;
+
+impl Shared {
+    pub(super) async fn diagnose(&self) -> Result<Vec<Finding>> {
+        let mut findings = vec![self.server_finding(), self.storage_finding()];
+        findings.push(self.clock_finding().await?);
+        let queues = self.queues().await?;
+        let mut wanted: Vec<Value> = self
+            .names
+            .all_buckets()
+            .iter()
+            .map(|bucket| bucket_config(bucket, self.options.replicas, false))
+            .chain([dead_config(&self.names, self.options.replicas)])
+            .collect();
+        wanted.extend(queues.iter().map(|queue| queue_config(&self.names, queue, self.options.replicas)));
+        for config in wanted {
+            let name = config["name"].as_str().unwrap_or_default().to_owned();
+            let info = self.streams.stream_info(&name).await;
+            let info = info.map_err(|failure| self.streams.error("diagnose", failure))?;
+            findings.push(stream_finding(&name, info.as_ref(), &config));
+        }
+        for queue in &queues {
+            for priority in Priority::ALL {
+                let (stream, lane) = (self.names.queue_stream(queue), Names::lane_consumer(priority));
+                let info = self.streams.consumer_info(&stream, &lane).await;
+                if info.map_err(|failure| self.streams.error("diagnose", failure))?.is_none() {
+                    findings.push(finding(
+                        Severity::Warning,
+                        format!("stream {stream}"),
+                        format!("consumer {lane} is missing"),
+                        "start a worker for the queue; it makes the consumer",
+                    ));
+                }
+            }
+        }
+        Ok(findings)
+    }
+
+    fn server_finding(&self) -> Finding {
+        let version = Version::parse(&self.connection.server_version());
+        if version >= RECOMMENDED {
+            return finding(Severity::Ok, "server", format!("nats-server {version}"), "");
+        }
+        let message = format!(
+            "nats-server {version} forgets acknowledgements when it is killed; naq notices and does not run the jobs \
+             again, but jobs without a result may"
+        );
+        finding(Severity::Warning, "server", message, format!("upgrade to {RECOMMENDED} or later"))
+    }
+
+    fn storage_finding(&self) -> Finding {
+        let (used, limit) = (self.features.storage, self.features.max_storage);
+        #[expect(clippy::cast_precision_loss, reason = "a share is compared, not counted")]
+        let full = limit > 0 && used as f64 > limit as f64 * STORAGE_SHARE;
+        let message = match limit {
+            limit if limit > 0 => format!("{used} of {limit} bytes used"),
+            _ => format!("{used} bytes used, no limit for this account"),
+        };
+        if full {
+            finding(Severity::Warning, "storage", message, "raise the account's JetStream limit or shorten result_ttl")
+        } else {
+            finding(Severity::Ok, "storage", message, "")
+        }
+    }
+
+    async fn clock_finding(&self) -> Result<Finding> {
+        let there = self.now("diagnose").await?;
+        #[expect(clippy::disallowed_methods, reason = "the host's clock is what is looked at")]
+        let here = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let there = Duration::from_millis(u64::try_from(there.unix_millis()).unwrap_or(0));
+        let skew = here.abs_diff(there);
+        Ok(if skew > SKEW_MAX {
+            let message = format!("this host's clock differs from the server's by {skew:?}");
+            finding(Severity::Warning, "clock", message, "synchronize both (NTP); due times follow the server's")
+        } else {
+            finding(Severity::Ok, "clock", format!("within {} ms of the server's", skew.as_millis()), "")
+        })
+    }
+}
+
+fn stream_finding(name: &str, info: Option<&StreamInfo>, wanted: &Value) -> Finding {
+    let subject = format!("stream {name}");
+    let Some(info) = info else {
+        return finding(Severity::Error, subject, "is missing".into(), "restart a naq process; it makes the stream");
+    };
+    let drift = Drift::between(&info.config, wanted);
+    if drift.is_empty() {
+        return finding(Severity::Ok, subject, format!("{} messages", info.state.messages), "");
+    }
+    let serious = drift.clone().serious();
+    if serious.is_empty() {
+        finding(Severity::Warning, subject, drift.to_string(), "change it with `nats stream edit`, or leave it so")
+    } else {
+        finding(Severity::Error, subject, serious.to_string(), "change it with `nats stream edit`: it breaks a promise")
+    }
+}
+
+fn finding(severity: Severity, subject: impl Into<String>, message: String, advice: impl Into<String>) -> Finding {
+    Finding { severity, subject: subject.into(), message, advice: advice.into() }
+}

@@ -1,0 +1,206 @@
+//! The due feed: what waits for its time, as an index in memory that a watch of headers keeps up to date.
+//!
+//! Invariant: an entry is in the index at its latest revision and time, or was found to be gone. Removals make no message:
+//! whoever removes an entry, or finds it missing, tells the feeds of this process; what other processes remove is found
+//! missing when it is due. About 100 bytes per waiting job.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use naq_models::{JobId, Timestamp};
+
+use super::{Shared, scheduled::due_at};
+use crate::{
+    storage::{DueEntry, DueFeed, Result},
+    streams::{StoredMessage, Tail, TailEvent},
+};
+
+/// Removals remembered before those that are settled are forgotten.
+const REMOVED_MAX: usize = 1024;
+
+/// The feeds of this process, to be told what has left the scheduled store.
+#[derive(Debug, Default)]
+pub(super) struct Departures {
+    feeds: Mutex<Vec<Weak<Mutex<Index>>>>,
+}
+
+impl Departures {
+    fn join(&self, index: &Arc<Mutex<Index>>) {
+        let mut feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        feeds.retain(|feed| feed.strong_count() > 0);
+        feeds.push(Arc::downgrade(index));
+    }
+
+    fn tell(&self, what: impl Fn(&mut Index)) {
+        for feed in self.feeds.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
+            what(&mut lock(&feed));
+        }
+    }
+
+    /// An entry was removed, up to a revision.
+    pub(super) fn gone(&self, id: &JobId, revision: u64) {
+        self.tell(|index| index.gone(id, revision));
+    }
+
+    /// An entry was looked for and is not there.
+    pub(super) fn missing(&self, id: &JobId) {
+        self.tell(|index| index.remove(id));
+    }
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    by_time: BTreeSet<(Timestamp, JobId)>,
+    by_id: HashMap<JobId, (Timestamp, u64)>,
+    /// Removed, although the message that stored it may still be on its way here.
+    removed: HashMap<JobId, u64>,
+    /// Set when the soonest time may have become sooner.
+    sooner: bool,
+}
+
+impl Index {
+    fn remove(&mut self, id: &JobId) {
+        if let Some((time, _)) = self.by_id.remove(id) {
+            self.by_time.remove(&(time, id.clone()));
+        }
+    }
+
+    fn gone(&mut self, id: &JobId, revision: u64) {
+        match self.by_id.get(id) {
+            Some((_, known)) if *known > revision => {}
+            Some((_, known)) if *known == revision => self.remove(id),
+            _ => {
+                self.remove(id);
+                self.removed.insert(id.clone(), revision);
+            }
+        }
+    }
+
+    fn put(&mut self, id: JobId, message: &StoredMessage) {
+        if self.removed.len() > REMOVED_MAX {
+            // Messages come in order: what is older than this one has come, or never will.
+            self.removed.retain(|_, revision| *revision > message.sequence);
+        }
+        if let Some(removed) = self.removed.get(&id) {
+            let stale = message.sequence <= *removed;
+            if message.sequence >= *removed {
+                self.removed.remove(&id);
+            }
+            if stale {
+                return;
+            }
+        }
+        self.remove(&id);
+        if let Some(time) = due_at(message) {
+            self.sooner |= self.by_time.first().is_none_or(|(first, _)| time < *first);
+            self.by_time.insert((time, id.clone()));
+            self.by_id.insert(id, (time, message.sequence));
+        }
+    }
+}
+
+fn lock(index: &Mutex<Index>) -> std::sync::MutexGuard<'_, Index> {
+    index.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A due feed.
+pub(super) struct Feed {
+    shared: Arc<Shared>,
+    index: Arc<Mutex<Index>>,
+    tail: Tail,
+    /// Whether the index has everything that was there when the tail last began.
+    current: bool,
+}
+
+impl Feed {
+    pub(super) async fn open(shared: Arc<Shared>) -> Result<Self> {
+        let bucket = shared.names.scheduled_bucket();
+        let tail = Tail::new(
+            shared.streams.clone(),
+            shared.names.scheduled_stream(),
+            crate::kv_stores::subject(&bucket, ">"),
+            true,
+        );
+        let index = Arc::default();
+        shared.due.join(&index);
+        Ok(Self { shared, index, tail, current: false })
+    }
+
+    fn take(&mut self, event: TailEvent) {
+        let mut index = lock(&self.index);
+        match event {
+            TailEvent::Restart => {
+                let removed = std::mem::take(&mut index.removed);
+                *index = Index { removed, sooner: true, ..Index::default() };
+                self.current = false;
+            }
+            TailEvent::Message(message) => {
+                if let Some(id) = self.shared.names.read_scheduled(&message.subject) {
+                    index.put(id, &message);
+                }
+            }
+            TailEvent::Current => {
+                index.sooner = true;
+                // Whatever was removed before has not been reported, and will not be.
+                index.removed.clear();
+                self.current = true;
+            }
+        }
+    }
+
+    /// Takes in what has arrived; waits until the index is complete.
+    async fn catch_up(&mut self) -> Result<()> {
+        let patience = self.shared.connection.request_timeout();
+        loop {
+            while let Some(event) = self.tail.next().now_or_never() {
+                self.take(event);
+            }
+            if self.current {
+                return Ok(());
+            }
+            match tokio::time::timeout(patience, self.tail.next()).await {
+                Ok(event) => self.take(event),
+                Err(_) => {
+                    let failure = crate::connection::RequestFailure::Timeout(patience);
+                    return Err(self.shared.streams.error("read what is due", failure.into()));
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl DueFeed for Feed {
+    async fn due(&mut self, now: Timestamp, max: usize) -> Result<Vec<DueEntry>> {
+        self.catch_up().await?;
+        let index = lock(&self.index);
+        let due = index.by_time.iter().take_while(|(time, _)| *time <= now).take(max);
+        Ok(due
+            .filter_map(|(time, id)| {
+                let (_, revision) = index.by_id.get(id)?;
+                Some(DueEntry { id: id.clone(), run_at: *time, revision: *revision })
+            })
+            .collect())
+    }
+
+    async fn next_due(&mut self) -> Result<Option<Timestamp>> {
+        self.catch_up().await?;
+        let mut index = lock(&self.index);
+        index.sooner = false;
+        Ok(index.by_time.first().map(|(time, _)| *time))
+    }
+
+    async fn changed(&mut self) {
+        loop {
+            if self.current && std::mem::take(&mut lock(&self.index).sooner) {
+                return;
+            }
+            let event = self.tail.next().await;
+            self.take(event);
+        }
+    }
+}

@@ -1,0 +1,483 @@
+//! The puller: one per worker, raw pull requests per lane, no task and no subscription per job.
+//!
+//! Invariant: outstanding pulls never exceed the demand that they were made under, and end by themselves after
+//! [`PULL`], so that a lowered demand or a close takes effect without losing a message on its way. A pull that does not
+//! end in time, a missing consumer and a reconnect make the queue be prepared anew. After start or idleness a lane is
+//! first asked without waiting, so that "answered" means that the server said so.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_nats::{Message, Subscriber};
+use async_trait::async_trait;
+use futures_util::{FutureExt, StreamExt};
+use naq_models::{Address, Priority};
+use serde_json::json;
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+
+use super::{
+    Shared,
+    names::{Names, REVIEW},
+    running,
+};
+use crate::{
+    storage::{
+        Claim, Consumer, ConsumerEvent, ConsumerOptions, Demand, Lane, Lease, Result, StorageError, StorageErrorKind,
+    },
+    streams::{Delivery, header, nanos},
+};
+
+/// How long a pull waits at the server. Short, because it cannot be taken back; long enough to cost nothing when idle.
+const PULL: Duration = Duration::from_secs(2);
+/// How much later than its end a pull's answer may come.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Where the number of claims is limited the server may not answer a pull that does not wait; this one waits so long.
+const SHORT_PULL: Duration = Duration::from_millis(100);
+/// Outstanding pulls of one lane; the server has 4 096 places per lane for all workers.
+const PULLS_MAX: usize = 8;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Between two reports of trouble.
+const TROUBLE_EVERY: Duration = Duration::from_secs(1);
+/// The client's buffer is full or there is no connection: looked at again after this.
+const RETRY_SEND: Duration = Duration::from_millis(10);
+/// Claims handed out in one event.
+const BATCH_MAX: usize = 1024;
+
+const LANES: usize = Priority::ALL.len();
+
+/// A worker's consumer.
+pub(super) struct Puller {
+    shared: Arc<Shared>,
+    options: ConsumerOptions,
+    queues: Vec<QueueState>,
+    /// Queue by queue, priority by priority.
+    lanes: Vec<LaneState>,
+    inbox: String,
+    messages: Subscriber,
+    pulls_made: u64,
+    lane_of_pull: HashMap<u64, usize>,
+    preparing: JoinSet<(usize, Result<u64>)>,
+    reconnects: watch::Receiver<u64>,
+    /// Whether the present demand has been reported as answered.
+    answered: bool,
+    retry_send: Option<Instant>,
+    last_trouble: Option<Instant>,
+    ready: VecDeque<ConsumerEvent>,
+    /// Answers who runs what; ends with this consumer.
+    _responder: JoinSet<()>,
+}
+
+#[derive(Debug)]
+enum QueueState {
+    Preparing,
+    /// Messages at or below the boundary may have been delivered before the server was killed.
+    Ready {
+        boundary: u64,
+    },
+    Paused {
+        until: Instant,
+    },
+}
+
+#[derive(Debug, Default)]
+struct LaneState {
+    want: usize,
+    demanded: bool,
+    pulls: VecDeque<Pull>,
+    /// Asked since the demand was raised from nothing.
+    asked: bool,
+    /// The last pull that ended found nothing.
+    empty: bool,
+    pause_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Pull {
+    number: u64,
+    left: usize,
+    delivered: bool,
+    probe: bool,
+    overdue: Instant,
+}
+
+impl LaneState {
+    fn outstanding(&self) -> usize {
+        self.pulls.iter().map(|pull| pull.left).sum()
+    }
+}
+
+impl Puller {
+    pub(super) async fn open(shared: Arc<Shared>, options: ConsumerOptions) -> Result<Self> {
+        let failed = |failure: crate::connection::RequestFailure| shared.streams.error("open consumer", failure.into());
+        let reconnects = shared.connection.reconnects();
+        let inbox = shared.connection.new_inbox();
+        let messages = shared.connection.subscribe(format!("{inbox}.*")).await.map_err(failed)?;
+        let mut responder = JoinSet::new();
+        let questions = shared.connection.subscribe(shared.names.running()).await.map_err(failed)?;
+        responder.spawn(running::answer(shared.connection.clone(), questions, Arc::clone(&options.running)));
+        let mut puller = Self {
+            queues: options.queues.iter().map(|_| QueueState::Preparing).collect(),
+            lanes: options.queues.iter().flat_map(|_| Priority::ALL).map(|_| LaneState::default()).collect(),
+            inbox,
+            messages,
+            pulls_made: 0,
+            lane_of_pull: HashMap::new(),
+            preparing: JoinSet::new(),
+            reconnects,
+            answered: false,
+            retry_send: None,
+            last_trouble: None,
+            ready: VecDeque::new(),
+            _responder: responder,
+            shared,
+            options,
+        };
+        // The first preparation is awaited, so that a queue that cannot be served is an error of opening.
+        for index in 0..puller.queues.len() {
+            let boundary = puller.shared.prepare_queue(&puller.options.queues[index]).await?;
+            puller.queues[index] = QueueState::Ready { boundary };
+        }
+        Ok(puller)
+    }
+
+    fn prepare(&mut self, queue: usize) {
+        self.queues[queue] = QueueState::Preparing;
+        let (shared, options) = (Arc::clone(&self.shared), self.options.queues[queue].clone());
+        self.preparing.spawn(async move {
+            shared.forget_queue(&options.name);
+            (queue, shared.prepare_queue(&options).await)
+        });
+    }
+
+    fn prepared(&mut self, queue: usize, outcome: Result<u64>) {
+        match outcome {
+            Ok(boundary) => self.queues[queue] = QueueState::Ready { boundary },
+            Err(error) => {
+                self.queues[queue] = QueueState::Paused { until: Instant::now() + LONGEST_PAUSE / 5 };
+                // The others need not wait for a queue that cannot be served.
+                for lane in &mut self.lanes[queue * LANES..][..LANES] {
+                    lane.asked = true;
+                }
+                self.trouble(error);
+                self.report_answered();
+            }
+        }
+    }
+
+    fn trouble(&mut self, error: StorageError) {
+        if self.last_trouble.is_none_or(|last| last.elapsed() >= TROUBLE_EVERY) {
+            self.last_trouble = Some(Instant::now());
+            self.ready.push_back(ConsumerEvent::Trouble(error));
+        }
+    }
+
+    // ---- Asking ----------------------------------------------------------------------------------------------
+
+    /// Makes the pulls that the demand asks for.
+    fn pull(&mut self) {
+        self.retry_send = None;
+        let now = Instant::now();
+        for index in 0..self.lanes.len() {
+            let queue = index / LANES;
+            match self.queues[queue] {
+                QueueState::Paused { until } if until <= now => self.prepare(queue),
+                QueueState::Ready { .. } => {
+                    if !self.pull_lane(index, now) {
+                        self.retry_send = Some(now + RETRY_SEND);
+                        return;
+                    }
+                }
+                QueueState::Paused { .. } | QueueState::Preparing => {}
+            }
+        }
+    }
+
+    /// Makes the next pull of a lane if one is due; `false` if it could not be sent now.
+    fn pull_lane(&mut self, index: usize, now: Instant) -> bool {
+        let lane = &self.lanes[index];
+        let outstanding = lane.outstanding();
+        let need = lane.want.saturating_sub(outstanding);
+        let probing = lane.pulls.iter().any(|pull| pull.probe);
+        let enough = outstanding > 0 && need < lane.want.div_ceil(4);
+        if need == 0 || enough || probing || lane.pulls.len() >= PULLS_MAX || lane.pause_until.is_some_and(|p| p > now)
+        {
+            return true;
+        }
+        let probe = !lane.asked;
+        let queue = &self.options.queues[index / LANES];
+        let limited = queue.max_ack_pending.is_some();
+        let (expires, body) = match (probe, limited) {
+            (true, false) => (Duration::ZERO, json!({ "batch": need, "no_wait": true })),
+            (true, true) => (SHORT_PULL, json!({ "batch": need, "expires": nanos(SHORT_PULL) })),
+            (false, _) => (PULL, json!({ "batch": need, "expires": nanos(PULL) })),
+        };
+        let number = self.pulls_made;
+        let (stream, consumer) =
+            (self.shared.names.queue_stream(&queue.name), Names::lane_consumer(Priority::ALL[index % LANES]));
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
+        let reply = format!("{}.{number}", self.inbox);
+        let sent = self.shared.connection.publish(subject, Some(reply), body.to_string().into()).now_or_never();
+        if !matches!(sent, Some(Ok(()))) {
+            return false;
+        }
+        self.pulls_made += 1;
+        self.lane_of_pull.insert(number, index);
+        let overdue = now + expires + PATIENCE;
+        self.lanes[index].pulls.push_back(Pull { number, left: need, delivered: false, probe, overdue });
+        true
+    }
+
+    /// When something has to be done even if nothing arrives.
+    fn next_alarm(&self) -> Instant {
+        let now = Instant::now();
+        let overdue = self.lanes.iter().filter_map(|lane| lane.pulls.front()).map(|pull| pull.overdue);
+        let paused = self.queues.iter().filter_map(|queue| match queue {
+            QueueState::Paused { until } => Some(*until),
+            _ => None,
+        });
+        let pauses = self.lanes.iter().filter(|lane| lane.want > 0).filter_map(|lane| lane.pause_until);
+        let pauses = pauses.filter(|until| *until > now);
+        overdue.chain(paused).chain(pauses).chain(self.retry_send).min().unwrap_or(now + LONGEST_PAUSE)
+    }
+
+    fn check_overdue(&mut self) {
+        let now = Instant::now();
+        for index in 0..self.lanes.len() {
+            if self.lanes[index].pulls.front().is_some_and(|pull| pull.overdue <= now) {
+                let name = self.options.queues[index / LANES].name.clone();
+                self.void_pulls(index / LANES);
+                self.trouble(StorageError::new(
+                    StorageErrorKind::Timeout,
+                    "claim",
+                    format!("NATS at {} does not answer pulls of queue {name}", self.shared.connection.location()),
+                ));
+                self.prepare(index / LANES);
+            }
+        }
+    }
+
+    /// Forgets the pulls of a queue; what they still bring is taken all the same.
+    fn void_pulls(&mut self, queue: usize) {
+        for lane in &mut self.lanes[queue * LANES..][..LANES] {
+            for pull in lane.pulls.drain(..) {
+                self.lane_of_pull.remove(&pull.number);
+            }
+        }
+    }
+
+    fn reconnected(&mut self) {
+        for queue in 0..self.queues.len() {
+            self.void_pulls(queue);
+            if !matches!(self.queues[queue], QueueState::Preparing) {
+                self.prepare(queue);
+            }
+        }
+    }
+
+    // ---- Answers ---------------------------------------------------------------------------------------------
+
+    /// Takes what has arrived: claims in one event, statuses as they are.
+    fn take(&mut self, first: Message) {
+        let mut claims = Vec::new();
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message.status {
+                Some(_) => self.status(&message),
+                None => claims.extend(self.claim(message)),
+            }
+            next = if claims.len() < BATCH_MAX { self.messages.next().now_or_never().flatten() } else { None };
+        }
+        if !claims.is_empty() {
+            self.ready.push_front(ConsumerEvent::Claimed(claims));
+        }
+        self.report_answered();
+    }
+
+    fn claim(&mut self, message: Message) -> Option<Claim> {
+        let read = message.reply.as_deref().and_then(|reply| Some((Delivery::parse(reply)?, Arc::<str>::from(reply))));
+        let place = self.shared.names.read_job(&message.subject);
+        let queue = place.as_ref().and_then(|(name, ..)| self.options.queues.iter().position(|q| q.name == *name));
+        let (Some((delivery, token)), Some((name, priority, id)), Some(queue)) = (read, place, queue) else {
+            // Cannot come from these streams: their subjects are exactly the lanes, and ids are one token.
+            tracing::warn!(subject = %message.subject, "a message that is no job arrived and is left alone");
+            return None;
+        };
+        self.delivered(queue * LANES + usize::from(priority.get()));
+        let boundary = match self.queues[queue] {
+            QueueState::Ready { boundary } => boundary,
+            // Whether it was delivered before is not known.
+            _ => u64::MAX,
+        };
+        let doubtful = delivery.delivered > 1 || delivery.stream_seq <= boundary || header(&message, REVIEW).is_some();
+        Some(Claim {
+            lease: Lease { id: id.clone(), token, duration: self.options.queues[queue].lease },
+            lane: Lane { queue, priority },
+            address: Address { id, queue: name, priority, stored_at: delivery.time },
+            body: message.payload,
+            doubtful,
+        })
+    }
+
+    fn delivered(&mut self, index: usize) {
+        let lane = &mut self.lanes[index];
+        lane.want = lane.want.saturating_sub(1);
+        lane.empty = false;
+        // The server serves the pulls of a consumer in order.
+        let Some(pull) = lane.pulls.front_mut() else { return };
+        pull.left -= 1;
+        pull.delivered = true;
+        if pull.left == 0 {
+            lane.asked = true;
+            self.lane_of_pull.remove(&pull.number);
+            lane.pulls.pop_front();
+        }
+    }
+
+    fn status(&mut self, message: &Message) {
+        let number = message.subject.rsplit_once('.').and_then(|(_, number)| number.parse::<u64>().ok());
+        let Some(index) = number.and_then(|number| self.lane_of_pull.get(&number).copied()) else { return };
+        let code = message.status.map_or(0, |status| status.as_u16());
+        if code == 100 {
+            return;
+        }
+        let lane = &mut self.lanes[index];
+        if let Some(at) = lane.pulls.iter().position(|pull| Some(pull.number) == number)
+            && let Some(pull) = lane.pulls.remove(at)
+        {
+            self.lane_of_pull.remove(&pull.number);
+            lane.empty = !pull.delivered;
+        }
+        let text = message.description.clone().unwrap_or_default();
+        match code {
+            404 | 408 => lane.asked = true,
+            409 if !text.contains("Deleted") => lane.pause_until = Some(Instant::now() + FIRST_PAUSE),
+            _ => self.lost_consumer(index / LANES, code, &text),
+        }
+    }
+
+    /// The consumer is not there: deleted, not yet back after a restart, or without a leader.
+    fn lost_consumer(&mut self, queue: usize, code: u16, text: &str) {
+        let QueueState::Ready { .. } = self.queues[queue] else { return };
+        self.void_pulls(queue);
+        self.queues[queue] = QueueState::Paused { until: Instant::now() + FIRST_PAUSE };
+        let name = &self.options.queues[queue].name;
+        let location = self.shared.connection.location();
+        let detail =
+            format!("NATS at {location} has no consumer for queue {name} ({code} {text}); it will be made again");
+        self.trouble(StorageError::new(StorageErrorKind::Unreachable, "claim", detail));
+    }
+
+    fn report_answered(&mut self) {
+        let demanded = || self.lanes.iter().filter(|lane| lane.demanded);
+        let all_asked = demanded().all(|lane| lane.asked);
+        let all_empty = demanded().all(|lane| lane.empty);
+        if demanded().next().is_none() || self.answered && !all_empty || !all_asked {
+            return;
+        }
+        self.answered = true;
+        for lane in &mut self.lanes {
+            lane.empty = false;
+        }
+        self.ready.push_back(ConsumerEvent::Answered);
+    }
+}
+
+enum Wake {
+    Message(Option<Message>),
+    Prepared(usize, Result<u64>),
+    Reconnected,
+    Alarm,
+}
+
+impl Puller {
+    async fn wake(&mut self) -> Wake {
+        let alarm = self.next_alarm();
+        tokio::select! {
+            message = self.messages.next() => Wake::Message(message),
+            Some(prepared) = self.preparing.join_next() => match prepared {
+                Ok((queue, outcome)) => Wake::Prepared(queue, outcome),
+                // Preparing does not panic and is not aborted; the alarm tries again.
+                Err(_) => Wake::Alarm,
+            },
+            Ok(()) = self.reconnects.changed() => Wake::Reconnected,
+            () = tokio::time::sleep_until(alarm) => Wake::Alarm,
+        }
+    }
+
+    async fn handle_next(&mut self) {
+        match self.wake().await {
+            Wake::Message(Some(message)) => self.take(message),
+            Wake::Message(None) => {
+                // The connection was closed for good.
+                self.trouble(StorageError::new(StorageErrorKind::Closed, "claim", "the store is closed"));
+                tokio::time::sleep(TROUBLE_EVERY).await;
+            }
+            Wake::Prepared(queue, outcome) => self.prepared(queue, outcome),
+            Wake::Reconnected => self.reconnected(),
+            Wake::Alarm => self.check_overdue(),
+        }
+    }
+}
+
+#[async_trait]
+impl Consumer for Puller {
+    fn demand(&mut self, demand: Demand) {
+        let from_nothing = self.lanes.iter().all(|lane| !lane.demanded);
+        for lane in &mut self.lanes {
+            lane.want = 0;
+        }
+        let mut total = demand.total;
+        for (Lane { queue, priority }, count) in demand.lanes {
+            if let Some(lane) = self.lanes.get_mut(queue * LANES + usize::from(priority.get())) {
+                // Lanes are served by the server on their own, so the total can only bound each of them.
+                lane.want = count.min(demand.total);
+                total = total.max(lane.want);
+            }
+        }
+        for lane in &mut self.lanes {
+            let demanded = lane.want > 0;
+            if from_nothing || demanded && !lane.demanded {
+                lane.asked = false;
+                lane.empty = false;
+            }
+            lane.demanded = demanded;
+        }
+        if from_nothing {
+            self.answered = false;
+        }
+    }
+
+    async fn next(&mut self) -> ConsumerEvent {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return event;
+            }
+            self.pull();
+            self.handle_next().await;
+        }
+    }
+
+    async fn close(mut self: Box<Self>) -> Result<()> {
+        self.demand(Demand::default());
+        self.preparing.shutdown().await;
+        let deadline = Instant::now() + PULL + PATIENCE;
+        while self.lanes.iter().any(|lane| !lane.pulls.is_empty()) && self.shared.connection.is_connected() {
+            let message = tokio::time::timeout_at(deadline, self.messages.next()).await;
+            let Ok(Some(message)) = message else { break };
+            self.take(message);
+        }
+        while let Some(message) = self.messages.next().now_or_never().flatten() {
+            self.take(message);
+        }
+        let claims = self.ready.drain(..).filter_map(|event| match event {
+            ConsumerEvent::Claimed(claims) => Some(claims),
+            _ => None,
+        });
+        let leases: Vec<Lease> = claims.flatten().map(|claim| claim.lease).collect();
+        if leases.is_empty() { Ok(()) } else { self.shared.hand_back(leases).await }
+    }
+}

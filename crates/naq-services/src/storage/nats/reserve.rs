@@ -1,0 +1,164 @@
+//! Ids that callers chose: reserved by a key, because the same id could be enqueued to another queue or priority.
+//!
+//! Invariant: a chosen id is in the store once, at the address that its key names. The key is made before the job is
+//! published and removed when the job has ended, before its acknowledgement; one whose job cannot be found for half a
+//! minute is stale (its maker died) and may be taken over by compare-and-set.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use naq_models::{Address, JobId, Priority, QueueName, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{Shared, names::Names};
+use crate::{
+    kv_stores,
+    storage::{Bucket, Entry, Result, StorageError, StorageErrorKind},
+};
+
+/// How long a key without a job is respected.
+const STALE: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(250);
+/// Reservations under way at once.
+const CONCURRENT: usize = 64;
+
+/// Whether a job may be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reserved {
+    /// The id is queued, scheduled, running, or its result is kept.
+    Taken,
+    /// Nothing holds it. With `review`, another producer may be storing it at the same address right now.
+    Free { review: bool },
+}
+
+/// What the key of an id holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Holder {
+    id: JobId,
+    queue: QueueName,
+    priority: Priority,
+    since: Timestamp,
+}
+
+impl Holder {
+    fn address(&self) -> Address {
+        Address { id: self.id.clone(), queue: self.queue.clone(), priority: self.priority, stored_at: self.since }
+    }
+
+    fn is_at(&self, address: &Address) -> bool {
+        self.queue == address.queue && self.priority == address.priority
+    }
+}
+
+impl Shared {
+    /// Reserves the ids of entries, in order. Generated ids are free by themselves.
+    pub(super) async fn reserve_all(&self, entries: &[Entry], which: &[usize]) -> Vec<Result<Reserved>> {
+        if which.iter().all(|index| entries[*index].address.id.is_generated()) {
+            return which.iter().map(|_| Ok(Reserved::Free { review: false })).collect();
+        }
+        stream::iter(which.to_vec()).map(|index| self.reserve(&entries[index])).buffered(CONCURRENT).collect().await
+    }
+
+    async fn reserve(&self, entry: &Entry) -> Result<Reserved> {
+        let id = &entry.address.id;
+        if id.is_generated() {
+            return Ok(Reserved::Free { review: false });
+        }
+        if self.get_result(id).await?.is_some_and(|result| result.revision > entry.generation) {
+            return Ok(Reserved::Taken);
+        }
+        let (bucket, key) = (self.names.bucket(Bucket::Unique), Names::id_key(id));
+        let attempts = 2 * STALE.as_millis() / PAUSE.as_millis();
+        for _ in 0..attempts {
+            let since = self.now("enqueue").await?;
+            let mine =
+                Holder { id: id.clone(), queue: entry.address.queue.clone(), priority: entry.address.priority, since };
+            let value: bytes::Bytes = serde_json::to_vec(&mine).map_err(unreadable)?.into();
+            match self.kv.create(&bucket, &key, value.clone(), None).await {
+                Ok(_) => return Ok(Reserved::Free { review: false }),
+                Err(error) if error.kind() == StorageErrorKind::Conflict => {}
+                Err(error) => return Err(error),
+            }
+            let Some(taken) = self.kv.get(&bucket, &key).await? else { continue };
+            let holder: Holder = serde_json::from_slice(&taken.value).map_err(unreadable)?;
+            let mut found = self.traces(&[holder.address()]).await;
+            let traces = found.pop().unwrap_or_else(|| Ok(super::enqueue::Traces::default()))?;
+            let ended = traces.result.is_some_and(|result| result.sequence > entry.generation);
+            if ended || traces.queued.is_some() || traces.scheduled.is_some() {
+                return Ok(Reserved::Taken);
+            }
+            if holder.is_at(&entry.address) {
+                // Whoever holds it stores it, if at all, at the address where two cannot be.
+                return Ok(Reserved::Free { review: true });
+            }
+            if since.since(holder.since) >= STALE {
+                match self.kv.update(&bucket, &key, value, taken.revision, None).await {
+                    Ok(_) => return Ok(Reserved::Free { review: true }),
+                    Err(error) if error.kind() == StorageErrorKind::Conflict => continue,
+                    Err(error) => return Err(error),
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Err(StorageError::new(
+            StorageErrorKind::Conflict,
+            "enqueue",
+            format!("job id {id} is being enqueued by others over and over"),
+        ))
+    }
+
+    /// Makes the key of a chosen id name an address, whatever it named before: for a job that is in the store already.
+    pub(super) async fn hold_id(&self, address: &Address) -> Result<()> {
+        if address.id.is_generated() {
+            return Ok(());
+        }
+        let (bucket, key) = (self.names.bucket(Bucket::Unique), Names::id_key(&address.id));
+        let holder = Holder {
+            id: address.id.clone(),
+            queue: address.queue.clone(),
+            priority: address.priority,
+            since: self.now("requeue").await?,
+        };
+        let value: bytes::Bytes = serde_json::to_vec(&holder).map_err(unreadable)?.into();
+        match self.kv.create(&bucket, &key, value, None).await {
+            Err(error) if error.kind() == StorageErrorKind::Conflict => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Removes the keys of ids whose jobs have ended. A key that names another address belongs to another life.
+    pub(super) async fn release_ids(&self, ended: &[&Address]) -> Vec<Result<()>> {
+        let chosen: Vec<usize> = (0..ended.len()).filter(|i| !ended[*i].id.is_generated()).collect();
+        let mut outcomes: Vec<Result<()>> = ended.iter().map(|_| Ok(())).collect();
+        if chosen.is_empty() {
+            return outcomes;
+        }
+        let bucket = self.names.bucket(Bucket::Unique);
+        let stream = kv_stores::stream_name(&bucket);
+        let subject = |index: usize| kv_stores::subject(&bucket, &Names::id_key(&ended[index].id));
+        let what = chosen.iter().map(|index| (stream.clone(), subject(*index))).collect();
+        let mut purges = Vec::new();
+        for (index, found) in chosen.into_iter().zip(self.streams.last_messages(what).await) {
+            match found {
+                Ok(Some(message)) => {
+                    let holder: Option<Holder> = serde_json::from_slice(&message.payload).ok();
+                    if holder.is_none_or(|holder| holder.is_at(ended[index])) {
+                        purges.push((index, message.sequence));
+                    }
+                }
+                Ok(None) => {}
+                Err(failure) => outcomes[index] = Err(self.streams.error("release id", failure)),
+            }
+        }
+        let what = purges.iter().map(|(index, sequence)| (subject(*index), Some(*sequence))).collect();
+        for ((index, _), purged) in purges.into_iter().zip(self.streams.purge_all(&stream, what).await) {
+            outcomes[index] = purged.map(drop).map_err(|failure| self.streams.error("release id", failure));
+        }
+        outcomes
+    }
+}
+
+fn unreadable(error: serde_json::Error) -> StorageError {
+    StorageError::new(StorageErrorKind::Corrupt, "enqueue", format!("the key of a job id cannot be read: {error}"))
+        .with_source(error)
+}

@@ -1,0 +1,183 @@
+//! The sweep: removes what has expired where the server does not, and finishes cancels whose caller died.
+//!
+//! Invariant: work per call is bounded, and a call finds out without asking the server that nothing is due: each bucket is
+//! read through once a minute, or when something that this process stored has run out.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use naq_models::Address;
+use tokio::time::Instant;
+
+use super::{Shared, moves::Intent, names::Names};
+use crate::{
+    kv_stores::{self, expires_at, key_of},
+    storage::{Bucket, Result, crash::crash_point},
+};
+
+/// Between two readings of a bucket, if nothing is known to expire before.
+const ROUND: Duration = Duration::from_secs(60);
+/// Between two readings of a bucket, however soon something expires.
+const SHORTEST_ROUND: Duration = Duration::from_millis(100);
+/// Messages looked at in one call, per bucket.
+const LOOK: usize = 2000;
+/// A cancel takes milliseconds; after this its caller is taken for dead. To finish it twice does no harm.
+const ORPHANED: Duration = Duration::from_secs(5);
+const INTENTS_EVERY: Duration = Duration::from_secs(2);
+
+/// When each bucket is to be looked at, and from where.
+#[derive(Debug, Default)]
+pub(super) struct Sweeper {
+    rounds: Mutex<Rounds>,
+}
+
+#[derive(Debug, Default)]
+struct Rounds {
+    buckets: HashMap<String, Round>,
+    intents_at: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    at: Instant,
+    from: u64,
+    soonest: Option<Instant>,
+}
+
+impl Sweeper {
+    /// Something was stored that lives so long.
+    pub(super) fn expect(&self, ttl: Option<Duration>) {
+        let Some(ttl) = ttl.filter(|ttl| *ttl < ROUND) else { return };
+        let end = Instant::now() + ttl;
+        for round in self.lock().buckets.values_mut() {
+            round.at = round.at.min(end);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Rounds> {
+        self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn due(&self, bucket: &str) -> Option<Round> {
+        let now = Instant::now();
+        let mut rounds = self.lock();
+        let round = *rounds.buckets.entry(bucket.to_owned()).or_insert(Round { at: now, from: 1, soonest: None });
+        (round.at <= now).then_some(round)
+    }
+
+    fn store(&self, bucket: &str, round: Round) {
+        self.lock().buckets.insert(bucket.to_owned(), round);
+    }
+
+    fn intents_due(&self) -> bool {
+        let now = Instant::now();
+        let mut rounds = self.lock();
+        let due = rounds.intents_at.is_none_or(|at| at <= now);
+        if due {
+            rounds.intents_at = Some(now + INTENTS_EVERY);
+        }
+        due
+    }
+}
+
+impl Shared {
+    pub(super) async fn sweep(&self, limit: usize) -> Result<usize> {
+        let mut removed = 0;
+        let mut buckets: Vec<String> = Bucket::ALL.map(|bucket| self.names.bucket(bucket)).into();
+        if !self.results_expire {
+            buckets.push(self.names.results_bucket());
+        }
+        for bucket in buckets {
+            while removed < limit
+                && let Some(round) = self.sweeper.due(&bucket)
+            {
+                removed += self.sweep_bucket(&bucket, round, limit - removed).await?;
+                if round.from == 1 {
+                    break;
+                }
+            }
+        }
+        if removed < limit && self.sweeper.intents_due() {
+            removed += self.finish_orphans(limit - removed).await?;
+        }
+        Ok(removed)
+    }
+
+    /// Looks at a part of a bucket and removes what has expired in it.
+    async fn sweep_bucket(&self, bucket: &str, mut round: Round, limit: usize) -> Result<usize> {
+        let failed = |failure| self.streams.error("sweep", failure);
+        let now = self.now("sweep").await?;
+        let stream = kv_stores::stream_name(bucket);
+        let page = self.streams.page(&stream, &kv_stores::subject(bucket, ">"), round.from, LOOK, true).await;
+        let page = page.map_err(failed)?;
+        let mut expired = Vec::new();
+        let mut next = page.next;
+        for message in page.messages {
+            let Some(end) = expires_at(&message) else { continue };
+            if end > now {
+                let here = Instant::now() + end.since(now);
+                round.soonest = Some(round.soonest.map_or(here, |soonest| soonest.min(here)));
+            } else if expired.len() == limit {
+                next = Some(message.sequence);
+                break;
+            } else {
+                expired.push((message.subject, message.sequence));
+            }
+        }
+        let what = expired.iter().map(|(subject, sequence)| (subject.clone(), Some(*sequence))).collect();
+        let mut removed = 0;
+        for ((subject, sequence), purged) in expired.iter().zip(self.streams.purge_all(&stream, what).await) {
+            removed += usize::try_from(purged.map_err(failed)?).unwrap_or(0);
+            if let Some(key) = key_of(bucket, subject) {
+                self.kv.announce(bucket, key, *sequence).await;
+            }
+        }
+        crash_point("nats.sweep.removed");
+        let now = Instant::now();
+        let round = match next {
+            Some(from) => Round { from, at: now, ..round },
+            None => {
+                let at = round.soonest.unwrap_or(now + ROUND).clamp(now + SHORTEST_ROUND, now + ROUND);
+                Round { from: 1, at, soonest: None }
+            }
+        };
+        self.sweeper.store(bucket, round);
+        Ok(removed)
+    }
+
+    /// Finishes cancels that were begun and not ended.
+    async fn finish_orphans(&self, limit: usize) -> Result<usize> {
+        let bucket = self.names.bucket(Bucket::Control);
+        let now = self.now("sweep").await?;
+        let filter = kv_stores::filter(&bucket, Names::CANCEL);
+        let intents = self.streams.all(&kv_stores::stream_name(&bucket), &filter, false).await;
+        let intents = intents.map_err(|failure| self.streams.error("sweep", failure))?;
+        let mut finished = 0;
+        for message in intents.into_iter().filter(|m| now.since(m.time) >= ORPHANED).take(limit) {
+            let Some(key) = key_of(&bucket, &message.subject) else { continue };
+            finished += 1;
+            let Ok(intent) = serde_json::from_slice::<Intent>(&message.payload) else {
+                tracing::warn!(key, "removed a cancel intent that cannot be read");
+                self.kv.delete(&bucket, key, Some(message.sequence)).await?;
+                continue;
+            };
+            let ended = match intent.generation {
+                Some(generation) => {
+                    let result = self.get_result(&intent.address.id).await?;
+                    result.is_some_and(|result| result.revision > generation)
+                }
+                None => true,
+            };
+            if ended {
+                self.finish_end(&Address::from(intent.address), intent.generation).await?;
+            } else {
+                // The caller died before the result: the cancel has not happened, and was not reported to have.
+                self.kv.delete(&bucket, key, Some(message.sequence)).await?;
+            }
+        }
+        Ok(finished)
+    }
+}

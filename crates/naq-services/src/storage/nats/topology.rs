@@ -1,0 +1,346 @@
+//! Streams and consumers: made or verified on first use, and compared with what they must be.
+//!
+//! Invariant: nothing is used whose settings break a promise; the error names each differing field. What is only less
+//! good (replicas, room for consumers) is left to `diagnose`. Making is idempotent, so several processes may race.
+
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use naq_models::{Priority, QueueName};
+use serde_json::{Value, json};
+
+use super::{Shared, names::Names};
+use crate::{
+    storage::{QueueOptions, Result, StorageError, StorageErrorKind},
+    streams::{ApiError, ApiFailure, ConsumerInfo, StreamService, nanos},
+};
+
+/// Since nats-server 2.15 a stream takes 1 000 consumers unless told otherwise, and -1 does not tell it.
+const MAX_CONSUMERS: u64 = 65_536;
+/// Open pulls of all workers on one lane; the server's default of 512 is too small for a fleet.
+const MAX_WAITING: u64 = 4096;
+/// How long what is known of a server run is kept. A run that lasts longer is recorded anew.
+const BOOT_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Fields whose difference weakens something but breaks no promise.
+const TOLERATED: [&str; 5] = ["num_replicas", "max_consumers", "allow_direct", "max_waiting", "deny_delete"];
+
+/// Settings that differ: field, what it is, what it should be.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Drift(Vec<(String, Value, Value)>);
+
+impl Drift {
+    /// Compares what is with what should be, over the fields that should be something. An absent field is its zero.
+    pub(super) fn between(is: &Value, should: &Value) -> Self {
+        let fields = should.as_object().into_iter().flatten();
+        let differing = fields.filter_map(|(name, wanted)| {
+            let found = is.get(name).cloned().unwrap_or(Value::Null);
+            let absent = found.is_null() && matches!(wanted, Value::Bool(false) | Value::Null)
+                || found.is_null() && wanted.as_i64() == Some(0);
+            (found != *wanted && !absent).then(|| (name.clone(), found, wanted.clone()))
+        });
+        Self(differing.collect())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Without what is tolerated.
+    pub(super) fn serious(mut self) -> Self {
+        self.0.retain(|(name, ..)| !TOLERATED.contains(&name.as_str()));
+        self
+    }
+}
+
+impl std::fmt::Display for Drift {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, (name, is, should)) in self.0.iter().enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(f, "{comma}{name} is {is}, should be {should}")?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn queue_config(names: &Names, queue: &QueueName, replicas: usize) -> Value {
+    json!({
+        "name": names.queue_stream(queue),
+        "subjects": Priority::ALL.map(|priority| names.lane_filter(queue, priority)),
+        "retention": "workqueue",
+        "storage": "file",
+        "discard": "new",
+        "discard_new_per_subject": true,
+        "max_msgs_per_subject": 1,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_age": 0,
+        "max_msg_size": -1,
+        "max_consumers": MAX_CONSUMERS,
+        "num_replicas": replicas,
+    })
+}
+
+pub(super) fn bucket_config(bucket: &str, replicas: usize, message_ttl: bool) -> Value {
+    let mut config = json!({
+        "name": crate::kv_stores::stream_name(bucket),
+        "subjects": [crate::kv_stores::subject(bucket, ">")],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "new",
+        "max_msgs_per_subject": 1,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_age": 0,
+        "max_msg_size": -1,
+        "max_consumers": MAX_CONSUMERS,
+        "num_replicas": replicas,
+        "allow_rollup_hdrs": true,
+        "allow_direct": true,
+        "deny_delete": true,
+    });
+    if message_ttl {
+        config[MESSAGE_TTL] = json!(true);
+    }
+    config
+}
+
+/// The option that lets messages expire by themselves.
+const MESSAGE_TTL: &str = "allow_msg_ttl";
+
+pub(super) fn dead_config(names: &Names, replicas: usize) -> Value {
+    json!({
+        "name": names.dead_stream(),
+        "subjects": [names.all_dead(None)],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "max_msgs_per_subject": 1,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_age": 0,
+        "max_msg_size": -1,
+        "max_consumers": MAX_CONSUMERS,
+        "num_replicas": replicas,
+    })
+}
+
+fn lane_config(names: &Names, queue: &QueueName, priority: Priority, lease: Duration, limit: Option<u32>) -> Value {
+    json!({
+        "durable_name": Names::lane_consumer(priority),
+        "deliver_policy": "all",
+        "ack_policy": "explicit",
+        "ack_wait": nanos(lease),
+        "max_deliver": -1,
+        "filter_subject": names.lane_filter(queue, priority),
+        "replay_policy": "instant",
+        "max_waiting": MAX_WAITING,
+        "max_ack_pending": limit.map_or(-1, i64::from),
+    })
+}
+
+/// Makes a stream if it is missing; returns its settings as the server has them.
+pub(super) async fn ensure_stream(streams: &StreamService, config: &Value) -> Result<Value> {
+    let name = config["name"].as_str().unwrap_or_default();
+    let failed = |failure| streams.error("open", failure);
+    for _ in 0..2 {
+        if let Some(info) = streams.stream_info(name).await.map_err(failed)? {
+            return Ok(info.config);
+        }
+        let created = streams.api::<Value>(&format!("STREAM.CREATE.{name}"), config.clone()).await;
+        match created {
+            Ok(answer) => return Ok(answer["config"].clone()),
+            // Another process made it first.
+            Err(ApiFailure::Refused(ApiError { err_code: 10058, .. })) => {}
+            Err(failure) => return Err(failed(failure)),
+        }
+    }
+    Err(refused(streams, &format!("stream {name} exists and cannot be read")))
+}
+
+fn refused(streams: &StreamService, detail: &str) -> StorageError {
+    let location = streams.connection().location();
+    StorageError::new(StorageErrorKind::Incompatible, "open", format!("NATS at {location}: {detail}"))
+}
+
+/// Refuses settings that break a promise.
+fn verify(streams: &StreamService, what: &str, is: &Value, should: &Value) -> Result<()> {
+    let drift = Drift::between(is, should).serious();
+    if drift.is_empty() {
+        return Ok(());
+    }
+    Err(refused(streams, &format!("{what}: {drift}")).with_hint(
+        "another program made it, or this server does not know the setting; correct it (`nats stream edit`), or choose \
+         another prefix",
+    ))
+}
+
+/// Makes or verifies everything that does not belong to one queue. Returns whether results expire by themselves.
+pub(super) async fn ensure_store(streams: &StreamService, names: &Names, replicas: usize, ttl: bool) -> Result<bool> {
+    let results = names.results_bucket();
+    let configs: Vec<Value> = names
+        .all_buckets()
+        .iter()
+        .map(|bucket| bucket_config(bucket, replicas, false))
+        .filter(|config| config["name"] != names.results_stream())
+        .chain([dead_config(names, replicas)])
+        .collect();
+    let ensure = |config: Value| async move {
+        let is = ensure_stream(streams, &config).await?;
+        verify(streams, &format!("stream {}", config["name"].as_str().unwrap_or_default()), &is, &config)
+    };
+    let (_, ttl) = tokio::try_join!(try_join_all(configs.into_iter().map(ensure)), async {
+        let mut is = ensure_stream(streams, &bucket_config(&results, replicas, ttl)).await?;
+        verify(streams, &format!("stream {}", names.results_stream()), &is, &bucket_config(&results, replicas, false))?;
+        if ttl && is[MESSAGE_TTL] != true {
+            is = enable_message_ttl(streams, is).await;
+        }
+        Ok(is[MESSAGE_TTL] == true)
+    })?;
+    Ok(ttl)
+}
+
+/// A store that was made on an older server learns to expire results by itself; where it cannot, the leader sweeps.
+async fn enable_message_ttl(streams: &StreamService, is: Value) -> Value {
+    let mut wanted = is.clone();
+    wanted[MESSAGE_TTL] = json!(true);
+    let name = is["name"].as_str().unwrap_or_default().to_owned();
+    match streams.api::<Value>(&format!("STREAM.UPDATE.{name}"), wanted).await {
+        Ok(answer) => answer["config"].clone(),
+        Err(failure) => {
+            tracing::warn!(stream = name, %failure, "results will be swept, because the server does not expire them");
+            is
+        }
+    }
+}
+
+impl Shared {
+    /// Makes or verifies a queue, once per process. A queue that was removed meanwhile is found missing by a publish or
+    /// a pull, which then calls [`forget_queue`](Self::forget_queue).
+    pub(super) async fn ensure_queue(&self, queue: &QueueName) -> Result<()> {
+        if self.known_queues().contains(queue) {
+            return Ok(());
+        }
+        let config = queue_config(&self.names, queue, self.options.replicas);
+        let is = ensure_stream(&self.streams, &config).await?;
+        verify(&self.streams, &format!("stream {}", self.names.queue_stream(queue)), &is, &config)?;
+        try_join_all(Priority::ALL.map(|priority| self.ensure_lane(queue, priority, None))).await?;
+        self.boundary(queue).await?;
+        self.known_queues().insert(queue.clone());
+        Ok(())
+    }
+
+    pub(super) fn forget_queue(&self, queue: &QueueName) {
+        self.known_queues().remove(queue);
+    }
+
+    /// Makes a queue ready for a worker: its stream, its lanes with the worker's lease, and no orphans. Returns the last
+    /// message that may have been acknowledged before this run of the server.
+    pub(super) async fn prepare_queue(&self, queue: &QueueOptions) -> Result<u64> {
+        self.ensure_queue(&queue.name).await?;
+        try_join_all(Priority::ALL.map(|priority| self.ensure_lane(&queue.name, priority, Some(queue)))).await?;
+        self.repair_floor(&queue.name).await?;
+        self.boundary(&queue.name).await
+    }
+
+    /// Makes a lane's consumer, or gives it the lease and limit of `options`. Workers that disagree on them overwrite
+    /// each other; the last one wins.
+    async fn ensure_lane(&self, queue: &QueueName, priority: Priority, options: Option<&QueueOptions>) -> Result<()> {
+        let failed = |failure| self.streams.error("open queue", failure);
+        let (stream, consumer) = (self.names.queue_stream(queue), Names::lane_consumer(priority));
+        let lease = options.map_or(self.options.default_lease, |options| options.lease);
+        let limit = options.and_then(|options| options.max_ack_pending);
+        let config = lane_config(&self.names, queue, priority, lease, limit);
+        let info = self.streams.consumer_info(&stream, &consumer).await.map_err(failed)?;
+        let up_to_date = |info: &ConsumerInfo| {
+            let drift = Drift::between(&info.config, &config).serious();
+            drift.is_empty() || options.is_none() && drift.0.iter().all(|(name, ..)| adjustable(name))
+        };
+        if info.as_ref().is_some_and(up_to_date) {
+            return Ok(());
+        }
+        let body = json!({ "stream_name": stream, "config": config });
+        let verb = format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}");
+        let made: ConsumerInfo = self.streams.api(&verb, body).await.map_err(failed)?;
+        verify(&self.streams, &format!("consumer {consumer} of stream {stream}"), &made.config, &config)
+    }
+
+    /// Removes what a killed server brought back: messages at or below a lane's acknowledgement floor are acknowledged,
+    /// will never be delivered, and keep their address taken.
+    pub(super) async fn repair_floor(&self, queue: &QueueName) -> Result<()> {
+        let failed = |failure| self.streams.error("repair queue", failure);
+        let stream = self.names.queue_stream(queue);
+        let Some(info) = self.streams.stream_info(&stream).await.map_err(failed)? else { return Ok(()) };
+        for priority in Priority::ALL {
+            let consumer = Names::lane_consumer(priority);
+            let lane = self.streams.consumer_info(&stream, &consumer).await.map_err(failed)?;
+            let floor = lane.map_or(0, |lane| lane.ack_floor.stream_seq);
+            if floor >= info.state.first_seq && info.state.messages > 0 {
+                let filter = self.names.lane_filter(queue, priority);
+                let removed = self.streams.purge(&stream, &filter, Some(floor)).await.map_err(failed)?;
+                if removed > 0 {
+                    tracing::warn!(%queue, %priority, removed, "removed acknowledged jobs that the server had brought back");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The last message of a queue when this run of the server was first seen by any process. What lies at or below it
+    /// may have been delivered, and even acknowledged, before the server was killed.
+    pub(super) async fn boundary(&self, queue: &QueueName) -> Result<u64> {
+        let bucket = self.names.bucket(crate::storage::Bucket::Control);
+        let key = Names::boot_key(queue, &self.connection.server_id());
+        let read = |value: &[u8]| std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
+        for _ in 0..3 {
+            if let Some(entry) = self.kv.get(&bucket, &key).await? {
+                return read(&entry.value).ok_or_else(|| {
+                    StorageError::new(StorageErrorKind::Corrupt, "open queue", format!("{bucket}/{key} is no number"))
+                });
+            }
+            let info = self.streams.stream_info(&self.names.queue_stream(queue)).await;
+            let last =
+                info.map_err(|failure| self.streams.error("open queue", failure))?.map_or(0, |i| i.state.last_seq);
+            match self.kv.create(&bucket, &key, last.to_string().into(), Some(BOOT_TTL)).await {
+                Ok(_) => return Ok(last),
+                Err(error) if error.kind() == StorageErrorKind::Conflict => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StorageError::new(StorageErrorKind::Timeout, "open queue", format!("{bucket}/{key} keeps changing")))
+    }
+
+    /// The queues that exist.
+    pub(super) async fn queues(&self) -> Result<Vec<QueueName>> {
+        let streams = self.streams.stream_names(&self.names.all_queues()).await;
+        let streams = streams.map_err(|failure| self.streams.error("list queues", failure))?;
+        let mut queues: Vec<_> = streams.iter().filter_map(|stream| self.names.queue_of_stream(stream)).collect();
+        queues.sort();
+        Ok(queues)
+    }
+}
+
+/// Fields of a lane that a worker sets to its own values.
+fn adjustable(field: &str) -> bool {
+    matches!(field, "ack_wait" | "max_ack_pending")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drift_names_each_field_and_forgives_absent_zeros() {
+        let should =
+            json!({ "max_age": 0, "discard_new_per_subject": true, "retention": "workqueue", "num_replicas": 3 });
+        assert!(
+            Drift::between(
+                &json!({ "discard_new_per_subject": true, "retention": "workqueue", "num_replicas": 3 }),
+                &should
+            )
+            .is_empty()
+        );
+        let drift = Drift::between(&json!({ "max_age": 5, "retention": "workqueue", "num_replicas": 1 }), &should);
+        let names: Vec<_> = drift.serious().0.into_iter().map(|(name, ..)| name).collect();
+        assert_eq!(names, ["discard_new_per_subject", "max_age"]);
+    }
+}

@@ -1,0 +1,13 @@
+//! The NATS store against real servers: what only breaks with kills, restarts, foreign messages and old versions.
+//!
+//! Every test runs on each server that is found: `NAQ_TEST_NATS_2_9`, `NAQ_TEST_NATS_2_15`, or `.tools/` of the
+//! repository. Servers listen on loopback, keep their data in a temporary directory, and end with their test.
+
+#![cfg(feature = "nats")]
+
+mod basics;
+mod kv;
+mod moves;
+mod restarts;
+mod server;
+mod work;
