@@ -1,13 +1,18 @@
 //! [`open_storage`]: from a store's URL to the store.
 //!
-//! Invariant: the only place that knows which scheme means which backend. A scheme whose backend was not built in is
-//! refused with the name of the cargo feature to turn on.
+//! Invariant: the only place that knows which scheme means which backend, and how a backend's settings are called in the
+//! configuration. A scheme whose backend was not built in is refused with the name of the cargo feature to turn on.
 
 use naq_config::{ChosenBy, NaqConfig, StoreChoice, StoreUrl};
 
 #[cfg(feature = "sqlite")]
 use crate::storage::sqlite::{self, SqliteOptions};
 use crate::storage::{SharedStorage, StorageError};
+#[cfg(feature = "nats")]
+use crate::{
+    connection::{Auth, ConnectionOptions, Tls},
+    storage::nats::{self, NatsOptions},
+};
 
 /// Opens the store at a URL with the settings of a configuration.
 ///
@@ -37,8 +42,17 @@ pub async fn open_choice(choice: &StoreChoice, config: &NaqConfig) -> Result<Sha
         StoreUrl::Memory { name } => embedded(SqliteOptions::memory(name), config).await,
         #[cfg(not(feature = "sqlite"))]
         StoreUrl::Sqlite { .. } | StoreUrl::Memory { .. } => Err(not_built(&choice.url, "sqlite")),
+        #[cfg(feature = "nats")]
+        StoreUrl::Nats { servers } => nats::open(nats_options(servers, config)).await,
+        #[cfg(not(feature = "nats"))]
         StoreUrl::Nats { .. } => Err(not_built(&choice.url, "nats")),
     }
+}
+
+/// The headroom of `serialization.max_payload` is for what surrounds a job.
+#[cfg(any(feature = "sqlite", feature = "nats"))]
+fn max_payload(config: &NaqConfig) -> usize {
+    usize::try_from(config.serialization.max_payload.0).unwrap_or(usize::MAX)
 }
 
 #[cfg(feature = "sqlite")]
@@ -47,11 +61,61 @@ async fn embedded(options: SqliteOptions, config: &NaqConfig) -> Result<SharedSt
         naq_config::Synchronous::Full => sqlite::Synchronous::Full,
         naq_config::Synchronous::Normal => sqlite::Synchronous::Normal,
     };
-    // The headroom of `serialization.max_payload` is for what surrounds a job; a result may use it.
-    let max_body = usize::try_from(config.serialization.max_payload.0).unwrap_or(usize::MAX);
-    sqlite::open(SqliteOptions { synchronous, max_body, ..options }).await
+    sqlite::open(SqliteOptions { synchronous, max_body: max_payload(config), ..options }).await
 }
 
+#[cfg(feature = "nats")]
+fn nats_options(servers: &[naq_config::ServerUrl], config: &NaqConfig) -> NatsOptions {
+    NatsOptions {
+        connection: connection_options(servers, config),
+        prefix: config.queues.prefix.clone(),
+        replicas: usize::from(config.nats.replicas),
+        default_lease: config.queues.ack_wait,
+        max_payload: Some(max_payload(config)),
+    }
+}
+
+/// How a configuration says to reach these servers.
+#[cfg(feature = "nats")]
+pub(crate) fn connection_options(servers: &[naq_config::ServerUrl], config: &NaqConfig) -> ConnectionOptions {
+    let (nats, tls) = (&config.nats, &config.nats.tls);
+    ConnectionOptions {
+        servers: servers.iter().map(|server| server.expose().to_owned()).collect(),
+        client_name: nats.client_name.clone(),
+        auth: auth(&nats.auth),
+        tls: Tls {
+            ca: tls.ca_file.clone(),
+            cert: tls.cert_file.clone(),
+            key: tls.key_file.clone(),
+            required: tls.enabled,
+        },
+        connection_timeout: nats.connection_timeout,
+        max_reconnect_attempts: nats.max_reconnect_attempts.map(|limit| limit as usize),
+        reconnect_wait: nats.reconnect_time_wait,
+        ping_interval: nats.ping_interval,
+        drain_timeout: nats.drain_timeout,
+        ..ConnectionOptions::default()
+    }
+}
+
+/// The configuration allows one way only.
+#[cfg(feature = "nats")]
+fn auth(auth: &naq_config::NatsAuthConfig) -> Auth {
+    if let Some(file) = &auth.credentials_file {
+        Auth::CredentialsFile(file.clone())
+    } else if let Some(seed) = &auth.nkey_seed {
+        Auth::Nkey(seed.expose().to_owned())
+    } else if let Some(token) = &auth.token {
+        Auth::Token(token.expose().to_owned())
+    } else if let Some(user) = &auth.user {
+        let password = auth.password.as_ref().map(|password| password.expose().to_owned()).unwrap_or_default();
+        Auth::UserPassword { user: user.clone(), password }
+    } else {
+        Auth::None
+    }
+}
+
+#[cfg(not(all(feature = "sqlite", feature = "nats")))]
 fn not_built(url: &StoreUrl, feature: &str) -> StorageError {
     let detail = format!("{url} needs the backend {feature:?}, which is not built into this program");
     StorageError::new(crate::StorageErrorKind::Refused, "open", detail)
