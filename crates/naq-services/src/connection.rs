@@ -283,11 +283,6 @@ impl ConnectionService {
         }
     }
 
-    pub(crate) async fn request(&self, request: Outgoing) -> Result<Message, RequestFailure> {
-        let mut answers = self.request_all(vec![request], self.request_timeout()).await;
-        answers.pop().unwrap_or(Err(RequestFailure::Closed))
-    }
-
     /// Sends requests in order, a bounded number in flight, and returns their answers in order. Gives up what is still
     /// open after `silence` without any answer, and what is in flight when the connection was lost.
     ///

@@ -20,7 +20,7 @@ use naq_services::storage::{
     Settlement, Severity, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
 };
 
-use crate::{
+use super::{
     consumer::{MemoryConsumer, MemoryHeartbeat},
     feeds::{MemoryDueFeed, MemoryWatch},
     state::{Kept, MAX_BODY, Queued, Shared, State},

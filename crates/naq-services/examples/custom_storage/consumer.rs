@@ -12,7 +12,7 @@ use naq_services::storage::{
 };
 use tokio::sync::watch;
 
-use crate::{backend::host_now, state::Shared};
+use super::{backend::host_now, state::Shared};
 
 pub(crate) struct MemoryConsumer {
     shared: Arc<Shared>,

@@ -16,7 +16,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{
+use super::{
     consumer::until,
     state::{KvEvent, Shared},
 };

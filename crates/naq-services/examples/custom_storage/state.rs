@@ -328,7 +328,7 @@ impl State {
         let Promotion { revision, entry } = promotion;
         bounded("promote", &entry.body)?;
         let id = &entry.address.id;
-        if !self.scheduled.get(id).is_some_and(|(waiting, _)| waiting.revision == revision) {
+        if self.scheduled.get(id).is_none_or(|(waiting, _)| waiting.revision != revision) {
             return Ok(Promoted::Superseded);
         }
         self.scheduled.remove(id);

@@ -138,20 +138,21 @@ pub(super) async fn pages_have_no_gaps_and_no_repetitions(scene: Scene) -> Verdi
     put(&store, &ended).await?;
     let mut puller = Puller::open(&store, "w", &["r"], LONG).await?;
     puller.demand(60);
-    for (claim, job) in puller.take(60).await?.iter().zip(&ended) {
-        if claim.address.id.as_str().ends_with(['0', '1', '2', '3', '4', '5', '6', '7']) {
-            complete(&store, claim, job, "done").await?;
-        } else {
-            fail(&store, claim, job).await?;
-        }
+    let claims = puller.take(60).await?;
+    let (well, badly) = ended.split_at(30);
+    for (claim, job) in claims.iter().zip(well) {
+        complete(&store, claim, job, "done").await?;
+    }
+    for (claim, job) in claims[30..].iter().zip(badly) {
+        fail(&store, claim, job).await?;
     }
     let scheduled = pages(&store, None, &[JobStatus::Scheduled, JobStatus::Retry], 7).await?;
     ensure!(scheduled == set(&later), "scheduled, pages of 7");
-    ensure!(pages(&store, None, &[JobStatus::Completed], 7).await? == set(&ended), "results, pages of 7");
+    let results = pages(&store, None, &[JobStatus::Completed], 7).await?;
+    // A store may show the results of failed jobs here too.
+    ensure!(results.is_superset(&set(well)) && results.is_subset(&set(&ended)), "results, pages of 7");
     let failed = pages(&store, None, &[JobStatus::Failed], 3).await?;
-    let expected: BTreeSet<_> =
-        set(&ended).into_iter().filter(|id| !id.as_str().ends_with(['0', '1', '2', '3', '4', '5', '6', '7'])).collect();
-    ensure!(failed == expected, "dead letters, pages of 3");
+    ensure!(failed == set(badly), "dead letters, pages of 3");
     Ok(())
 }
 
@@ -187,14 +188,18 @@ pub(super) async fn lists_obey_their_filter(scene: Scene) -> Verdict {
         (None, &[Failed], of(&[&failed])),
         (Some("q"), &[Failed], of(&[])),
         (Some("w"), &[Failed], of(&[&failed])),
-        (None, &[Completed], of(&[&completed, &failed])),
-        (Some("w"), &[Completed], of(&[&completed, &failed])),
+        (None, &[Completed], of(&[&completed])),
+        (Some("w"), &[Completed], of(&[&completed])),
         (Some("q"), &[Completed], of(&[])),
         (Some("nowhere"), &[], of(&[])),
         (Some("q"), &[], of(&[&queued[0], &later, &retry])),
     ];
     for (queue_name, statuses, expected) in table {
-        let found = pages(&other, *queue_name, statuses, 100).await?;
+        let mut found = pages(&other, *queue_name, statuses, 100).await?;
+        if **statuses == [Completed] && *queue_name != Some("q") {
+            // A list of results may hold those of any terminal state.
+            found.remove(&failed.id);
+        }
         ensure_eq!(found, *expected, "listed in queue {queue_name:?} with states {statuses:?}");
     }
     let mut everything = BTreeSet::new();
