@@ -33,11 +33,11 @@ mod shutdown;
 mod suspects;
 
 pub use handler::{ErasedHandler, HandlerRegistry};
+#[doc(hidden)]
+pub use naq_services::__private;
 pub use options::{QueueSpec, SchedulerOptions, WorkerOptions};
 pub use registry::{WorkerInfo, list_workers};
 pub use report::WorkerReport;
 pub use scheduler::{Scheduler, SchedulerError};
 pub use shutdown::Shutdown;
 pub use worker::{BuildError, Worker, WorkerBuilder, WorkerError};
-#[doc(hidden)]
-pub use naq_services::__private;
