@@ -62,15 +62,9 @@ impl Inner {
         };
         let max = cx.storage().info().max_body;
         let mut stderr = Stderr::default();
-        let ended = tokio::select! {
-            ended = supervise(cx, &mut group, pipes, max, &mut stderr) => ended,
-            () = cx.cancelled() => {
-                group.end().await;
-                return interrupted(name);
-            }
-        };
-        match ended {
-            Ok((status, output)) => judge(name, status, &output, &stderr),
+        match supervise(cx, &mut group, pipes, max, &mut stderr).await {
+            Ok((Some(status), output)) => judge(name, status, &output, &stderr),
+            Ok((None, _)) => interrupted(name),
             Err(Stop::TooLarge) => {
                 group.end().await;
                 too_large(name, max)
@@ -83,18 +77,26 @@ impl Inner {
     }
 }
 
+/// Waits for the process, or ends it when the job is to stop; no status then. Its pipes are served all the while: a
+/// program that is told to end may have something to say, and would be killed by SIGPIPE for saying it.
 async fn supervise(
     cx: &JobContext,
     group: &mut Group,
     pipes: Pipes,
     max: usize,
     stderr: &mut Stderr,
-) -> Result<(ExitStatus, Vec<u8>), Stop> {
+) -> Result<(Option<ExitStatus>, Vec<u8>), Stop> {
     let ended = CancellationToken::new();
     let log = |line: &str| tracing::info!(job_id = %cx.id(), kind = cx.kind(), "stderr: {line}");
     let (status, output, (), ()) = tokio::try_join!(
         async {
-            let status = group.wait().await.map_err(Stop::Wait);
+            let status = tokio::select! {
+                status = group.wait() => status.map(Some).map_err(Stop::Wait),
+                () = cx.cancelled() => {
+                    group.end().await;
+                    Ok(None)
+                }
+            };
             ended.cancel();
             status
         },

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use naq_models::{JobError, JobId, Verdict};
 use naq_services::{JobContext, registration::HandlerFuture};
 use tokio::{
@@ -223,8 +224,9 @@ impl Process {
         said.job = Some(job.clone());
     }
 
+    /// Whether it runs and has said nothing since its last answer.
     fn is_ready(&mut self) -> bool {
-        self.stdout.buffer().is_empty() && self.group.is_running()
+        self.stdout.fill_buf().now_or_never().is_none() && self.group.is_running()
     }
 
     fn begin_idle(&self) {

@@ -97,7 +97,7 @@ async fn cancelling_ends_the_whole_group_with_a_chance_to_tidy_up() {
     let (child, tidied) = (dir.path().join("child"), dir.path().join("tidied"));
     // The shell that the worker knows dies at once; its child hears the signal, too, and takes its time.
     let inner = format!(
-        "trap 'sleep 0.1; echo yes > {}; exit' TERM; echo $$ > {}; while :; do sleep 0.05; done",
+        "trap 'sleep 0.1; echo tidying >&2; echo yes > {}; exit' TERM; echo $$ > {}; while :; do sleep 0.05; done",
         tidied.display(),
         child.display()
     );
