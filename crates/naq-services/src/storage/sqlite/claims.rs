@@ -34,22 +34,26 @@ pub(super) struct Ask {
 
 /// Claims what is asked for, most urgent lane first, in a lane the oldest place first.
 pub(super) fn claim(tx: &mut Tx<'_>, ask: &Ask) -> rusqlite::Result<Vec<Claim>> {
-    let mut numbers = Vec::with_capacity(ask.queues.len());
-    let mut room = Vec::with_capacity(ask.queues.len());
+    // By index into `ask.queues`: the number of the queue, and how many of its jobs may be claimed.
+    let mut open = Vec::with_capacity(ask.queues.len());
     for queue in &*ask.queues {
-        let number = tx.queue(&queue.name)?;
+        let Some(number) = tx.known_queue(&queue.name)? else {
+            open.push(None);
+            continue;
+        };
         if ask.reclaim {
             reclaim(tx, number)?;
         }
-        room.push(room_in(tx, number, queue.max_ack_pending)?);
-        numbers.push(number);
+        open.push(Some((number, room_in(tx, number, queue.max_ack_pending)?)));
     }
     let mut total = ask.total.min(MAX_CLAIM);
     let mut claims = Vec::new();
     let mut token = None;
     for (lane, want) in &ask.lanes {
-        let (Some(queue), Some(number)) = (ask.queues.get(lane.queue), numbers.get(lane.queue)) else { continue };
-        let want = (*want).min(total).min(room[lane.queue]);
+        let (Some(queue), Some(Some((number, room)))) = (ask.queues.get(lane.queue), open.get_mut(lane.queue)) else {
+            continue;
+        };
+        let want = (*want).min(total).min(*room);
         if want == 0 {
             continue;
         }
@@ -58,7 +62,7 @@ pub(super) fn claim(tx: &mut Tx<'_>, ask: &Ask) -> rusqlite::Result<Vec<Claim>> 
         claim_lane(tx, ask, queue, *number, *lane, want, token, &mut claims)?;
         let got = claims.len() - before;
         total -= got;
-        room[lane.queue] -= got;
+        *room -= got;
     }
     Ok(claims)
 }

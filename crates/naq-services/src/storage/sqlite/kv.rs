@@ -168,21 +168,23 @@ pub(super) fn list(conn: &Connection, bucket: Bucket, prefix: &str) -> rusqlite:
     Ok(snapshot)
 }
 
-/// Removes expired keys, at most about `limit`; returns how many. Their watchers have noticed the expiry by themselves.
+/// Removes expired keys, at most `limit`; returns how many. Their watchers have noticed the expiry by themselves.
 pub(super) fn sweep(tx: &Tx<'_>, limit: usize) -> rusqlite::Result<usize> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let by_wall = tx
-        .conn
+    // Two looks, so that the first can use the index on `expires_at`; the second is over few keys.
+    tx.conn
         .prepare_cached(
-            "DELETE FROM kv WHERE (bucket, key) IN \
-             (SELECT bucket, key FROM kv WHERE expires_at <= ?1 AND boot IS NULL LIMIT ?2)",
+            "DELETE FROM kv WHERE (bucket, key) IN (SELECT bucket, key FROM \
+             (SELECT bucket, key FROM kv WHERE expires_at <= ?1 AND boot IS NULL LIMIT ?4) UNION ALL \
+             SELECT bucket, key FROM (SELECT bucket, key FROM kv WHERE bucket IN (?5, ?6) AND boot IS NOT NULL \
+             AND (boot <> ?3 OR expires_at <= ?2) LIMIT ?4) LIMIT ?4)",
         )?
-        .execute(params![tx.now.wall, limit])?;
-    let by_boot = tx
-        .conn
-        .prepare_cached(
-            "DELETE FROM kv WHERE bucket IN (?1, ?2) AND boot IS NOT NULL AND (boot <> ?3 OR expires_at <= ?4)",
-        )?
-        .execute(params![bucket_number(Bucket::Workers), bucket_number(Bucket::Locks), boot_id(), tx.now.boot])?;
-    Ok(by_wall + by_boot)
+        .execute(params![
+            tx.now.wall,
+            tx.now.boot,
+            boot_id(),
+            limit,
+            bucket_number(Bucket::Workers),
+            bucket_number(Bucket::Locks),
+        ])
 }

@@ -15,7 +15,7 @@ use std::{
 };
 
 use naq_models::{JobId, QueueName};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::oneshot;
 
 use super::{
@@ -122,18 +122,29 @@ impl Tx<'_> {
         self.kv_revision
     }
 
-    /// The number of a queue, which is registered if it is new.
-    pub(super) fn queue(&mut self, name: &QueueName) -> rusqlite::Result<i64> {
+    /// The number of a queue, if it ever held a job.
+    pub(super) fn known_queue(&mut self, name: &QueueName) -> rusqlite::Result<Option<i64>> {
         if let Some(known) = self.queues.get(name) {
-            return Ok(*known);
+            return Ok(Some(*known));
         }
-        self.conn
-            .prepare_cached("INSERT INTO queues (name) VALUES (?1) ON CONFLICT DO NOTHING")?
-            .execute([name.as_str()])?;
-        let number: i64 = self
+        let found = self
             .conn
             .prepare_cached("SELECT queue FROM queues WHERE name = ?1")?
-            .query_row([name.as_str()], |row| row.get(0))?;
+            .query_row([name.as_str()], |row| row.get(0))
+            .optional()?;
+        if let Some(number) = found {
+            self.queues.insert(name.clone(), number);
+        }
+        Ok(found)
+    }
+
+    /// The number of a queue, which is registered if it is new.
+    pub(super) fn queue(&mut self, name: &QueueName) -> rusqlite::Result<i64> {
+        if let Some(known) = self.known_queue(name)? {
+            return Ok(known);
+        }
+        self.conn.prepare_cached("INSERT INTO queues (name) VALUES (?1)")?.execute([name.as_str()])?;
+        let number = self.conn.last_insert_rowid();
         self.queues.insert(name.clone(), number);
         Ok(number)
     }
