@@ -65,5 +65,6 @@ fn set_environment(command: &mut Command, tools: &Tools, binary: &Path) {
     command
         .env("NAQ_TEST_NATS_2_9", &tools.nats_2_9)
         .env("NAQ_TEST_NATS_2_15", &tools.nats_2_15)
+        .env("NAQ_TEST_PYTHON", &tools.python)
         .env("NAQ_TEST_BIN", binary);
 }
