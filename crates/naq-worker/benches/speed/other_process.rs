@@ -3,13 +3,7 @@
 //! Invariant: a child of this program, killed with its owner. It says on its standard output, one number a line, how many
 //! nanoseconds after the time in its arguments each `bench.stamp` job began.
 
-use std::{
-    fs,
-    path::PathBuf,
-    process::Stdio,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use naq_models::{QueueName, RawJson, Verdict};
@@ -21,7 +15,11 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use crate::{nats, plan::{Part, Served}, sqlite};
+use crate::{
+    nats,
+    plan::{Part, Served},
+    sqlite,
+};
 
 /// Says when it began.
 pub(crate) const STAMP: &str = "bench.stamp";

@@ -56,8 +56,7 @@ pub(crate) async fn drain(
     count: usize,
     emptied: impl Future<Output = Result<()>>,
 ) -> Result<Duration> {
-    let noop =
-        Arc::new(Noop { first: OnceLock::new(), left: AtomicUsize::new(count), all_started: Notify::new() });
+    let noop = Arc::new(Noop { first: OnceLock::new(), left: AtomicUsize::new(count), all_started: Notify::new() });
     let mut handlers = HandlerRegistry::default();
     handlers.insert(Arc::new(Counted(Arc::clone(&noop))))?;
     let worker = Worker::builder(Arc::clone(storage))

@@ -2,14 +2,22 @@
 //!
 //! Invariant: each turn has a file of its own, made by naq, on the disk that is measured, and removed after it.
 
-use std::{sync::Arc, path::{Path, PathBuf}, thread, time::{Duration, Instant}};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use naq_services::{
     JobService, JobSettings,
     bare::sqlite::{BareSqlite, Row},
-    storage::{SharedStorage, sqlite::{self, SqliteOptions}},
+    storage::{
+        SharedStorage,
+        sqlite::{self, SqliteOptions},
+    },
 };
 use tokio::task::spawn_blocking;
 
@@ -167,9 +175,8 @@ impl Bench<'_> {
         let bare = async |batch: usize| {
             let file = self.filled(keep).await?;
             let result = result.clone();
-            let (ran, took) = file
-                .bare(move |bare| Ok(bare.run((keep == Keep::Result).then_some(&*result), batch)?))
-                .await?;
+            let (ran, took) =
+                file.bare(move |bare| Ok(bare.run((keep == Keep::Result).then_some(&*result), batch)?)).await?;
             ensure!(ran == jobs, "{ran} of {jobs} jobs ran");
             Ok(took)
         };
