@@ -154,10 +154,17 @@ pub(super) async fn a_hand_back_wakes_idle_consumers(scene: Scene) -> Verdict {
     let claim = leaving.one().await?;
     let mut idle = Puller::open(&other, "idle", &["q"], LONG).await?;
     idle.demand(1);
-    idle.nothing_for(QUIET).await?;
-    within(PATIENCE, "handing back", store.hand_back(vec![claim.lease.clone()])).await??;
-    let again = idle.take_within(Duration::from_secs(1), 1).await?;
+    let leaving = async {
+        tokio::time::sleep(QUIET).await;
+        within(PATIENCE, "handing back", store.hand_back(vec![claim.lease.clone()])).await??;
+        Ok::<_, Failure>(Instant::now())
+    };
+    let waiting = async { Ok::<_, Failure>((idle.take(1).await?, Instant::now())) };
+    let (handed_back, woken) = tokio::join!(leaving, waiting);
+    let (again, woken) = woken?;
     ensure_eq!(claimed_ids(&again), vec![one.id], "the job");
+    let delay = woken.saturating_duration_since(handed_back?);
+    ensure!(delay < Duration::from_secs(1), "the wake-up took {delay:?}");
     Ok(())
 }
 
