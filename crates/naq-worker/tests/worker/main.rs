@@ -8,6 +8,8 @@
 
 mod cancelling;
 mod doubt;
+mod faulty;
+mod keeping;
 mod outcomes;
 mod selection;
 mod stopping;
