@@ -65,7 +65,7 @@ async fn embedded(options: SqliteOptions, config: &NaqConfig) -> Result<SharedSt
 }
 
 #[cfg(feature = "nats")]
-fn nats_options(servers: &[naq_config::ServerUrl], config: &NaqConfig) -> NatsOptions {
+pub(crate) fn nats_options(servers: &[naq_config::ServerUrl], config: &NaqConfig) -> NatsOptions {
     NatsOptions {
         connection: connection_options(servers, config),
         prefix: config.queues.prefix.clone(),

@@ -35,6 +35,7 @@ mod results;
 #[allow(dead_code, clippy::print_stdout, reason = "shared with the tests of the NATS store")]
 #[path = "../nats/server.rs"]
 mod server;
+mod services;
 
 use server::Server;
 
