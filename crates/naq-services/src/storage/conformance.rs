@@ -188,7 +188,8 @@ macro_rules! __conformance_checks {
                 extensions_answer_in_order
                 handed_back_jobs_run_elsewhere_at_once
                 a_hand_back_wakes_idle_consumers
-                handing_back_a_lost_lease_changes_nothing;
+                handing_back_a_lost_lease_changes_nothing
+                a_newcomer_leaves_claims_alone;
             settle:
                 completed_leaves_only_a_result
                 failed_leaves_a_result_and_a_dead_letter
@@ -217,6 +218,7 @@ macro_rules! __conformance_checks {
                 rescheduling_is_compare_and_set
                 only_waiting_jobs_are_rescheduled
                 the_feed_gives_what_is_due_soonest_first
+                the_feed_misses_nothing_while_entries_go
                 a_sooner_entry_wakes_the_feed_within_200_ms
                 a_change_between_two_calls_is_reported
                 jobs_that_wait_for_others_are_in_no_feed

@@ -6,7 +6,7 @@ use naq_models::Job;
 
 use super::{
     failure::{Failure, Verdict, ensure, ensure_eq, within},
-    scene::{LONG, PATIENCE, Puller, QUIET, Scene, claimed_ids, complete, extend, ids, job, jobs, put},
+    scene::{LONG, PATIENCE, Puller, QUIET, Scene, at_priority, claimed_ids, complete, extend, ids, job, jobs, put},
 };
 use crate::storage::{Claim, LeaseState, SharedStorage};
 
@@ -102,10 +102,7 @@ pub(super) async fn a_lost_lease_is_reported_lost(scene: Scene) -> Verdict {
     Ok(())
 }
 
-/// Catches: a heartbeat that answers for one lease with the state of another, or for all of them alike.
-///
-/// A lease that its own worker has settled is not asked for here: a worker stops extending those, and a store need not
-/// remember them.
+/// Catches: a heartbeat that answers for one lease with the state of another, or keeps settled jobs alive.
 pub(super) async fn extensions_answer_in_order(scene: Scene) -> Verdict {
     let (store, other) = scene.pair().await?;
     let (kept, lost) = (jobs("q", 60), jobs("short", 3));
@@ -116,17 +113,22 @@ pub(super) async fn extensions_answer_in_order(scene: Scene) -> Verdict {
     let expired = short.take(3).await?;
     let mut long = Puller::open(&store, "w", &["q"], LONG).await?;
     long.demand(60);
-    let mut leases: Vec<_> = long.take(60).await?.into_iter().map(|claim| claim.lease).collect();
-    let mut expected = vec![LeaseState::Held; 63];
+    let claims = long.take(60).await?;
+    let mut leases: Vec<_> = claims.iter().map(|claim| claim.lease.clone()).collect();
+    let mut expected = vec![LeaseState::Held; 60];
+    for n in [3, 40] {
+        complete(&store, &claims[n], &kept[n], "done").await?;
+        expected[n] = LeaseState::Lost;
+    }
     for (place, claim) in [7, 31, 62].into_iter().zip(expired) {
         leases.insert(place, claim.lease);
-        expected[place] = LeaseState::Lost;
+        expected.insert(place, LeaseState::Lost);
     }
     let mut next = Puller::open(&other, "next", &["short"], scene.lease()).await?;
     next.demand(3);
     let _claims = next.take_within(scene.lease() + SLACK, 3).await?;
     let states = extend(&store, leases, 1, Duration::ZERO).await?;
-    ensure_eq!(states, vec![expected], "states of 63 leases, three of them lost");
+    ensure_eq!(states, vec![expected], "states of 63 leases, three of them lost, two settled");
     Ok(())
 }
 
@@ -187,4 +189,24 @@ pub(super) async fn handing_back_a_lost_lease_changes_nothing(scene: Scene) -> V
     complete(&other, &later, &job, "later").await?;
     within(PATIENCE, "handing back", store.hand_back(vec![stale.lease, later.lease])).await??;
     later_puller.nothing_for(QUIET).await
+}
+
+/// Catches: a connection that puts the store in order and forgets who holds what: a job whose worker then dies is lost.
+pub(super) async fn a_newcomer_leaves_claims_alone(scene: Scene) -> Verdict {
+    let store = scene.open().await?;
+    let lease = scene.lease();
+    let (old, done, held) = (at_priority(job("q"), 3), job("q"), job("q"));
+    put(&store, &[old, done.clone(), held.clone()]).await?;
+    let mut dying = Puller::open(&store, "dying", &["q"], lease).await?;
+    let claim = dying.one().await?;
+    complete(&store, &claim, &done, "done").await?;
+    let _held = dying.one().await?;
+    let newcomer = scene.open().await?;
+    let mut next = Puller::open(&newcomer, "next", &["q"], lease).await?;
+    drop(dying);
+    within(PATIENCE, "closing", store.close()).await?;
+    next.demand(1);
+    let claims = next.take_within(lease + SLACK, 1).await?;
+    ensure_eq!(claimed_ids(&claims), vec![held.id], "the dead worker's job");
+    Ok(())
 }

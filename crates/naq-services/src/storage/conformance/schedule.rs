@@ -294,6 +294,37 @@ pub(super) async fn the_feed_gives_what_is_due_soonest_first(scene: Scene) -> Ve
     until_due(&other, &mut *feed, at(100), &sorted[2..]).await
 }
 
+/// Catches: a feed that loses entries because others were removed while it was being filled.
+pub(super) async fn the_feed_misses_nothing_while_entries_go(scene: Scene) -> Verdict {
+    let (store, other) = scene.pair().await?;
+    let at = in_secs(3600);
+    for round in 0..3 {
+        let all = jobs("q", 300);
+        put_entries(&store, all.iter().map(|job| scheduled(job, at)).collect()).await?;
+        let (go, stay) = all.split_at(60);
+        let going = async {
+            for job in go {
+                cancel(&store, job).await?;
+            }
+            Ok::<_, Failure>(())
+        };
+        let opening = async {
+            let mut feed = feed(&other).await?;
+            due(&mut *feed, at, 1).await?;
+            Ok::<_, Failure>(feed)
+        };
+        let (gone, feed) = tokio::join!(going, opening);
+        gone?;
+        let found = due(&mut *feed?, at, 1_000).await?;
+        let missing = stay.iter().filter(|job| !found.contains(&job.id)).count();
+        ensure_eq!(missing, 0, "entries of 240 that the feed does not have in round {round}");
+        for job in stay {
+            cancel(&store, job).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Catches: a leader that sleeps on while another process schedules something sooner.
 pub(super) async fn a_sooner_entry_wakes_the_feed_within_200_ms(scene: Scene) -> Verdict {
     let (store, other) = scene.pair().await?;
