@@ -20,7 +20,7 @@ mod message;
 mod scan;
 mod tail;
 
-pub(crate) use clock::Clock;
+pub(crate) use clock::{Clock, uptime};
 pub(crate) use message::{Delivery, StoredMessage, header};
 pub(crate) use scan::nanos;
 pub(crate) use tail::{Tail, TailEvent};
@@ -215,6 +215,25 @@ impl StreamService {
             Err(failure) if failure.is(ApiError::STREAM_NOT_FOUND) => Ok(None),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// Whether streams hold messages of subjects; `None` where it could not be found out. Moves no bodies.
+    pub(crate) async fn have_subjects(&self, what: Vec<(String, String)>) -> Vec<Option<bool>> {
+        #[derive(Deserialize)]
+        struct Info {
+            state: Subjects,
+        }
+        #[derive(Deserialize)]
+        struct Subjects {
+            #[serde(default)]
+            subjects: std::collections::HashMap<String, u64>,
+        }
+        let calls = what
+            .iter()
+            .map(|(stream, subject)| (format!("STREAM.INFO.{stream}"), json!({ "subjects_filter": subject })))
+            .collect();
+        let answers = self.api_all::<Info>(calls).await;
+        what.iter().zip(answers).map(|((_, subject), info)| Some(info.ok()?.state.subjects.contains_key(subject))).collect()
     }
 
     pub(crate) async fn stream_names(&self, subject: &str) -> Result<Vec<String>, ApiFailure> {

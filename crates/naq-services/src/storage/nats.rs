@@ -31,6 +31,7 @@ mod diagnose;
 mod due;
 mod enqueue;
 mod features;
+mod lease;
 mod list;
 mod lookup;
 mod moves;
@@ -112,6 +113,7 @@ pub async fn open_on(connection: ConnectionService, options: NatsOptions) -> Res
             results_expire,
             queues: Mutex::default(),
             due: due::Departures::default(),
+            confirmations: lease::Confirmations::default(),
             sweeper: sweep::Sweeper::default(),
         }),
     }))
@@ -131,6 +133,7 @@ struct Shared {
     /// Queues that were made or verified.
     queues: Mutex<HashSet<QueueName>>,
     due: due::Departures,
+    confirmations: lease::Confirmations,
     sweeper: sweep::Sweeper,
 }
 
@@ -248,7 +251,7 @@ impl Storage for NatsStorage {
     }
 
     async fn open_heartbeat(&self) -> Result<Box<dyn Heartbeat>> {
-        Ok(Box::new(ack::Beat::open(&self.open("open heartbeat")?.connection).await?))
+        Ok(Box::new(ack::Beat::open(Arc::clone(self.open("open heartbeat")?)).await?))
     }
 
     async fn review(&self, claim: &Claim) -> Result<Review> {
