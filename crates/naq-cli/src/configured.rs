@@ -3,11 +3,14 @@
 //! Invariant: the one place where a worker's settings are read; each key of `workers`, `scheduler`, `queues` and `jobs`
 //! that a worker obeys stands here once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use naq_config::NaqConfig;
+use naq_config::{HandlerConfig, NaqConfig};
 use naq_models::{QueueName, WireFormat};
-use naq_worker::{QueueSpec, SchedulerOptions, WorkerOptions};
+use naq_services::RequestReply;
+use naq_worker::{ErasedHandler, QueueSpec, SchedulerOptions, WorkerOptions, external};
+
+use crate::{error::CliError, session::Session};
 
 /// How a worker behaves.
 pub(crate) fn worker_options(config: &NaqConfig, format: WireFormat) -> WorkerOptions {
@@ -49,4 +52,31 @@ pub(crate) fn queue_specs(config: &NaqConfig, mut specs: Vec<QueueSpec>) -> Vec<
 /// The names, for messages.
 pub(crate) fn names(specs: &[QueueSpec]) -> String {
     specs.iter().map(|spec| &spec.name).map(QueueName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The handlers that `handlers` declares. A NATS connection is opened only if one of them needs it.
+///
+/// # Errors
+/// If a declaration cannot work, or the servers cannot be reached.
+pub(crate) async fn external_handlers(session: &Session) -> Result<Vec<Arc<dyn ErasedHandler>>, CliError> {
+    let declared = &session.config().handlers;
+    let asks_nats = declared.values().any(|handler| matches!(handler, HandlerConfig::Nats(_)));
+    let connection = if asks_nats { request_reply(session).await? } else { None };
+    external::handlers(declared, connection.as_ref()).map_err(|e| CliError::usage(e.to_string()))
+}
+
+#[cfg(feature = "nats")]
+async fn request_reply(session: &Session) -> Result<Option<Arc<dyn RequestReply>>, CliError> {
+    let on_nats = matches!(session.services().store().url, naq_config::StoreUrl::Nats { .. });
+    if !on_nats && session.config().nats.servers.is_empty() {
+        return Ok(None);
+    }
+    let connection: Arc<dyn RequestReply> =
+        session.services().get::<naq_services::connection::ConnectionService>().await?;
+    Ok(Some(connection))
+}
+
+#[cfg(not(feature = "nats"))]
+async fn request_reply(_: &Session) -> Result<Option<Arc<dyn RequestReply>>, CliError> {
+    Ok(None)
 }

@@ -40,14 +40,17 @@ pub async fn run() -> ExitCode {
 pub async fn run_with(handlers: HandlerRegistry) -> ExitCode {
     let cli = Cli::parse();
     let level = match &cli.command {
-        Command::Worker(WorkerCommand::Start(_)) | Command::Scheduler(SchedulerCommand::Start) => "info",
+        Command::Worker(WorkerCommand::Start(_)) | Command::Scheduler(SchedulerCommand::Start) => {
+            "info,async_nats=warn"
+        }
         _ => "warn",
     };
     let session = match Session::start(&cli.global, level) {
         Ok(session) => session,
         Err(error) => return report(&error),
     };
-    let outcome = dispatch(&session, cli.command, handlers).await;
+    // Boxed: the futures of all commands together are too deep a type for the compiler.
+    let outcome = Box::pin(dispatch(&session, cli.command, handlers)).await;
     session.end().await;
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -57,13 +60,13 @@ pub async fn run_with(handlers: HandlerRegistry) -> ExitCode {
 
 async fn dispatch(session: &Session, command: Command, handlers: HandlerRegistry) -> Result<(), CliError> {
     match command {
-        Command::Worker(command) => commands::worker::run(session, command, handlers).await,
-        Command::Job(command) => commands::job::run(session, command).await,
-        Command::Queue(command) => commands::queue::run(session, command).await,
-        Command::Dead(command) => commands::dead::run(session, command).await,
-        Command::Scheduler(SchedulerCommand::Start) => commands::worker::scheduler(session).await,
-        Command::System(command) => commands::system::run(session, command).await,
-        Command::Demo(args) => commands::demo::run(session, args).await,
+        Command::Worker(command) => Box::pin(commands::worker::run(session, command, handlers)).await,
+        Command::Job(command) => Box::pin(commands::job::run(session, command)).await,
+        Command::Queue(command) => Box::pin(commands::queue::run(session, command)).await,
+        Command::Dead(command) => Box::pin(commands::dead::run(session, command)).await,
+        Command::Scheduler(SchedulerCommand::Start) => Box::pin(commands::worker::scheduler(session)).await,
+        Command::System(command) => Box::pin(commands::system::run(session, command)).await,
+        Command::Demo(args) => Box::pin(commands::demo::run(session, args)).await,
     }
 }
 

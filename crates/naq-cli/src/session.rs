@@ -3,9 +3,7 @@
 //! Invariant: the store is opened on first use, so that a command that needs none works without one; it is closed before
 //! the program ends. Which store it is, is said once on standard error if nobody chose it.
 
-use std::sync::Arc;
-
-use naq_config::{ChosenBy, FlagOverride, LoadOptions, LoadedConfig};
+use naq_config::{ChosenBy, FlagOverride, LoadOptions, NaqConfig};
 use naq_services::{JobService, ServiceManager};
 use naq_telemetry::logging::LogGuard;
 
@@ -18,7 +16,6 @@ use crate::{
 /// One run of the program.
 #[derive(Debug)]
 pub struct Session {
-    loaded: LoadedConfig,
     output: Output,
     services: ServiceManager,
     _log: Option<LogGuard>,
@@ -48,15 +45,14 @@ impl Session {
         }
         // A program that brings its own subscriber keeps it.
         let log = naq_telemetry::logging::configure(&loaded.config.logging).ok();
-        let choice = loaded.store().map_err(|e| CliError::usage(e.to_string()))?;
-        let services = ServiceManager::new(Arc::new(loaded.config.clone()), choice.url);
-        Ok(Self { loaded, output, services, _log: log })
+        let services = ServiceManager::from_loaded(loaded.clone()).map_err(|e| CliError::usage(e.to_string()))?;
+        Ok(Self { output, services, _log: log })
     }
 
     /// The configuration.
     #[must_use]
-    pub fn config(&self) -> &naq_config::NaqConfig {
-        &self.loaded.config
+    pub fn config(&self) -> &NaqConfig {
+        self.services.config()
     }
 
     /// Where to print.
@@ -76,13 +72,12 @@ impl Session {
     /// # Errors
     /// If the store cannot be opened.
     pub async fn jobs(&self) -> Result<JobService, CliError> {
-        let jobs = self.services.get::<JobService>().await?;
-        if let Ok(choice) = self.loaded.store()
-            && choice.chosen_by == ChosenBy::Default
-        {
+        let jobs = self.services.jobs().await?;
+        let choice = self.services.store();
+        if choice.chosen_by == ChosenBy::Default {
             self.output.note(&format!("store: {choice}"));
         }
-        Ok(JobService::clone(&jobs))
+        Ok(jobs)
     }
 
     /// Closes what was opened.

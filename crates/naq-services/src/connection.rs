@@ -16,12 +16,16 @@ use std::{
 };
 
 use async_nats::{Client, ConnectErrorKind, Event, HeaderMap, Message, Request, ServerAddr, Subscriber};
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::storage::{StorageError, StorageErrorKind};
+use crate::{
+    request_reply::{RequestError, RequestErrorKind, RequestReply},
+    storage::{StorageError, StorageErrorKind},
+};
 
 /// Requests in flight at once of one batch. Throughput levels off at about 2 000 (one connection, local server).
 const WINDOW: usize = 2048;
@@ -443,4 +447,26 @@ fn connect_error(error: async_nats::ConnectError, location: &str) -> StorageErro
         }
     };
     StorageError::new(kind, "connect", format!("NATS at {location} {what}: {error}")).with_hint(hint).with_source(error)
+}
+
+#[async_trait]
+impl RequestReply for ConnectionService {
+    async fn request(&self, subject: &str, body: Bytes, timeout: Duration) -> Result<Bytes, RequestError> {
+        let question = Outgoing { subject: subject.to_owned(), headers: None, payload: body };
+        let mut answers = self.request_all(vec![question], timeout).await;
+        let failure = match answers.pop() {
+            Some(Ok(answer)) => return Ok(answer.payload),
+            Some(Err(failure)) => failure,
+            None => RequestFailure::Closed,
+        };
+        let kind = match failure {
+            RequestFailure::NoResponders => RequestErrorKind::NoResponder,
+            RequestFailure::Timeout(_) => RequestErrorKind::Timeout,
+            RequestFailure::TooLarge => RequestErrorKind::TooLarge,
+            RequestFailure::Disconnected | RequestFailure::Closed | RequestFailure::Client(_) => {
+                RequestErrorKind::Unreachable
+            }
+        };
+        Err(RequestError { kind, message: format!("{subject} at {}: {failure}", self.location()) })
+    }
 }

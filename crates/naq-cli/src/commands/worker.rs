@@ -29,6 +29,9 @@ async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRe
     for handler in naq_worker::builtin::handlers() {
         handlers.insert(handler).map_err(conflict)?;
     }
+    for handler in configured::external_handlers(session).await? {
+        handlers.insert(handler).map_err(conflict)?;
+    }
     let queues = configured::queue_specs(config, args.queues);
     let concurrency = args.concurrency.unwrap_or(config.workers.concurrency);
     let mut options = configured::worker_options(config, jobs.settings().format);

@@ -185,7 +185,7 @@ macro_rules! __conformance_checks {
                 a_dead_workers_job_runs_elsewhere
                 a_heartbeat_keeps_a_lease
                 a_lost_lease_is_reported_lost
-                a_settled_lease_is_not_held
+                extensions_answer_in_order
                 handed_back_jobs_run_elsewhere_at_once
                 a_hand_back_wakes_idle_consumers
                 handing_back_a_lost_lease_changes_nothing;
@@ -232,7 +232,8 @@ macro_rules! __conformance_checks {
                 dead_letters_keep_every_byte
                 removing_a_dead_letter
                 requeueing_a_dead_job
-                requeueing_a_cancelled_job;
+                requeueing_a_cancelled_job
+                ending_an_earlier_life_spares_the_new_one;
             look:
                 a_job_is_seen_in_every_state
                 an_unknown_id_is_not_found

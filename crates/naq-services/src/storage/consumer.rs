@@ -157,7 +157,7 @@ pub trait Heartbeat: Send {
 pub enum LeaseState {
     /// Extended, and the store confirmed it.
     Held,
-    /// Somebody else's now, or settled.
+    /// Somebody else's now, or run out. Also settled, where the store remembers that; a worker does not ask for those.
     Lost,
     /// The store did not answer.
     Unknown,

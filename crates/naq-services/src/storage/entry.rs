@@ -91,7 +91,8 @@ pub struct DueEntry {
 #[async_trait]
 pub trait DueFeed: Send {
     /// Up to `max` entries due at or before `now`, soonest first. An entry stays in the feed until it leaves the
-    /// scheduled store or changes its time.
+    /// scheduled store or changes its time; one that was removed over another connection may stay until
+    /// [`Storage::get_scheduled`](super::Storage::get_scheduled) of this one has found it gone.
     async fn due(&mut self, now: Timestamp, max: usize) -> Result<Vec<DueEntry>>;
 
     /// When the soonest entry is due; `None` if nothing waits for a time.

@@ -66,10 +66,10 @@ mod memory {
     naq_services::conformance_tests!(fresh);
 }
 
-#[cfg(any())]
+#[cfg(feature = "nats")]
 mod nats_server;
 
-#[cfg(any())]
+#[cfg(feature = "nats")]
 mod nats {
     use naq_services::storage::nats::{self, ConnectionOptions, NatsOptions};
 
@@ -86,7 +86,7 @@ mod nats {
     }
 }
 
-#[cfg(any())]
+#[cfg(feature = "nats")]
 mod nats_2_9 {
     use super::{nats::Nats, nats_server::NatsServer, *};
 
@@ -97,7 +97,7 @@ mod nats_2_9 {
     naq_services::conformance_tests!(fresh);
 }
 
-#[cfg(any())]
+#[cfg(feature = "nats")]
 mod nats_2_15 {
     use super::{nats::Nats, nats_server::NatsServer, *};
 

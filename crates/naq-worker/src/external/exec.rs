@@ -6,15 +6,17 @@
 
 use std::{io, os::unix::process::ExitStatusExt as _, process::ExitStatus, sync::Arc};
 
+use naq_config::ExecHandler;
 use naq_models::{JobError, Verdict};
 use naq_services::{CancellationToken, JobContext, registration::HandlerFuture};
 use tokio::{io::AsyncWriteExt as _, process::ChildStdin};
 
 use super::{
-    ExternalErrorReason, Program,
+    ExternalErrorReason, check_program,
     group::{Group, Pipes},
     message::compact,
     output::{Stderr, TooLarge, completed, error, interrupted, read_bounded, too_large},
+    program_name,
 };
 use crate::handler::ErasedHandler;
 
@@ -23,8 +25,8 @@ const TEMPFAIL: i32 = 75;
 /// EX_DATAERR of sysexits.h: the arguments are no good and never will be.
 const DATAERR: i32 = 65;
 
-pub(super) fn handler(kind: &str, program: Program) -> Result<Arc<dyn ErasedHandler>, ExternalErrorReason> {
-    program.check()?;
+pub(super) fn handler(kind: &str, program: ExecHandler) -> Result<Arc<dyn ErasedHandler>, ExternalErrorReason> {
+    check_program(&program)?;
     Ok(Arc::new(Exec { inner: Arc::new(Inner { kind: kind.to_owned(), program }) }))
 }
 
@@ -34,7 +36,7 @@ struct Exec {
 
 struct Inner {
     kind: String,
-    program: Program,
+    program: ExecHandler,
 }
 
 impl ErasedHandler for Exec {
@@ -55,7 +57,7 @@ enum Stop {
 
 impl Inner {
     async fn run(&self, cx: &JobContext) -> Verdict {
-        let name = self.program.name();
+        let name = program_name(&self.program);
         let (mut group, pipes) = match Group::spawn(&self.program, &self.kind, Some(cx)) {
             Ok(spawned) => spawned,
             Err(e) => return Verdict::Error(error("spawn", format!("cannot start {name}: {e}"))),

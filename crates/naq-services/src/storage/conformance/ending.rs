@@ -276,3 +276,21 @@ pub(super) async fn requeueing_a_cancelled_job(scene: Scene) -> Verdict {
     }
     Ok(())
 }
+
+/// Catches: a cancel that looked, was overtaken by a retry of the job, and then destroys the new life.
+pub(super) async fn ending_an_earlier_life_spares_the_new_one(scene: Scene) -> Verdict {
+    let (store, other) = scene.pair().await?;
+    let first = named("phoenix", "q");
+    bury(&store, &first, pending(&first).body, true).await?;
+    let revision = store.get_result(&first.id).await?.map_or(0, |result| result.revision);
+    let second = first.clone().reborn(revision);
+    ensure_eq!(store.requeue(pending(&second)).await?, Enqueued::Stored, "requeue");
+    ensure_eq!(cancel(&other, &first).await?, Ended::AlreadyEnded, "ending the first life");
+    let mut puller = Puller::open(&store, "w2", &["q"], LONG).await?;
+    let claim = puller.one().await?;
+    ensure_eq!(claim.body, pending(&second).body, "body of the new life");
+    ensure_eq!(cancel(&other, &first).await?, Ended::AlreadyEnded, "ending the first life while the second runs");
+    let body = complete(&store, &claim, &second, "second life").await?;
+    ensure_eq!(other.get_result(&first.id).await?.map(|result| result.body), Some(body), "its result");
+    Ok(())
+}

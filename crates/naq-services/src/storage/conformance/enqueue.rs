@@ -10,7 +10,7 @@ use super::{
     failure::{Failure, Verdict, ensure, ensure_eq, eventually, within},
     scene::{
         LONG, PATIENCE, Puller, QUIET, Scene, at_priority, claimed_ids, complete, end_with, enqueue, host_now, ids,
-        job, jobs, named, pending, put, put_entries, queue, result_of, scheduled, settle, settlement,
+        job, jobs, named, pending, put, put_entries, queue, result_of, same_order, scheduled, settle, settlement,
     },
 };
 use crate::storage::{Action, Enqueued, Entry, ListFilter, Settled, SharedStorage, Sighting, StorageErrorKind};
@@ -235,8 +235,7 @@ pub(super) async fn five_thousand_in_one_batch(scene: Scene) -> Verdict {
     .await?;
     let mut puller = Puller::open(&store, "w", &["q"], LONG).await?;
     puller.demand(5_000);
-    ensure!(claimed_ids(&puller.take_within(PATIENCE * 3, 5_000).await?) == ids(&many), "not the order of the batch");
-    Ok(())
+    same_order(&claimed_ids(&puller.take_within(PATIENCE * 3, 5_000).await?), &ids(&many))
 }
 
 /// Catches: bodies that pass through text, JSON or C strings on their way.

@@ -283,6 +283,9 @@ pub(super) async fn watchers_see_state_and_changes(scene: Scene) -> Verdict {
     for watch in [&mut here, &mut there] {
         watch.until(second, &[("pause.b", "2")]).await?;
     }
+    for bucket in Bucket::ALL.into_iter().filter(|bucket| *bucket != b) {
+        store.kv_create(bucket, "pause.elsewhere", bytes("1"), None).await?;
+    }
     store.kv_create(b, "cancel.y", bytes("1"), None).await?;
     store.kv_create(b, "pause.a", bytes("3"), None).await?;
     for watch in [&mut here, &mut there] {

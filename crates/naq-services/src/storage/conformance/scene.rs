@@ -118,6 +118,20 @@ pub(super) fn claimed_ids(claims: &[Claim]) -> Vec<JobId> {
     claims.iter().map(|claim| claim.address.id.clone()).collect()
 }
 
+/// Fails at the first place where claims are in another order than their jobs were enqueued.
+#[track_caller]
+pub(super) fn same_order(found: &[JobId], expected: &[JobId]) -> Verdict {
+    let place = |id: &JobId| expected.iter().position(|other| other == id);
+    match (0..expected.len().max(found.len())).find(|&n| found.get(n) != expected.get(n)) {
+        None => Ok(()),
+        Some(n) => {
+            let came = found.get(n).and_then(place);
+            let text = format!("of {} claims, number {n} is job number {came:?} of {}", found.len(), expected.len());
+            Err(Failure::new(text))
+        }
+    }
+}
+
 pub(super) fn entry(job: &Job, status: JobStatus) -> Entry {
     Entry::new(job, status, WireFormat::Json).expect("JSON is always built in")
 }

@@ -7,10 +7,10 @@ use std::{
 };
 
 use naq_models::{JobId, RawJson, Verdict, error_type};
-use naq_worker::{ErasedHandler, external::ExternalSpec};
+use naq_worker::ErasedHandler;
 use serde_json::json;
 
-use super::{LIMIT, build, cancel_when, gone, line_of, program, run};
+use super::{LIMIT, build, cancel_when, gone, jsonl, line_of, program, run};
 use crate::support::{context, error, failure, job, value};
 
 /// Answers each request as its arguments say.
@@ -37,8 +37,8 @@ for line in sys.stdin:
     elif do == "then_die": reply(id=id, result=os.getpid()); sys.exit(0)
 "#;
 
-fn service(processes: usize) -> Arc<dyn ErasedHandler> {
-    build(ExternalSpec::Jsonl { program: program(&["python3", "-u", "-c", SERVICE]), processes })
+fn service(processes: u32) -> Arc<dyn ErasedHandler> {
+    build(jsonl(program(&["python3", "-u", "-c", SERVICE]), processes))
 }
 
 async fn pid(handler: &Arc<dyn ErasedHandler>) -> u64 {
@@ -188,5 +188,5 @@ async fn one_that_dies_at_once_is_started_with_growing_pauses() {
 }
 
 fn dying(starts: &Path) -> Arc<dyn ErasedHandler> {
-    build(ExternalSpec::Jsonl { program: super::sh(&format!("echo x >> {}; exit 1", starts.display())), processes: 1 })
+    build(jsonl(super::sh(&format!("echo x >> {}; exit 1", starts.display())), 1))
 }
