@@ -19,7 +19,6 @@ use naq_config::{ChosenBy, LoadedConfig, NaqConfig, NoStateDirectory, StoreChoic
 use tokio::sync::OnceCell;
 
 use crate::{JobService, JobSettings, StorageError, StorageErrorKind, open::open_choice, storage::SharedStorage};
-
 #[cfg(feature = "nats")]
 use crate::{
     connection::ConnectionService,
@@ -294,26 +293,28 @@ impl Service for StorageService {
     }
 }
 
-/// The connection that the store uses, if it is NATS.
+/// The connection to NATS, which the store uses too if it is there; else one to `nats.servers`, for requests to the
+/// user's own services.
 #[cfg(feature = "nats")]
 impl Service for ConnectionService {
     const NAME: &'static str = "NATS connection";
 
     async fn build(manager: &ServiceManager) -> Result<Self, ServiceError> {
-        let StoreUrl::Nats { servers } = &manager.store().url else {
-            let detail = format!("the store is {}, which is no NATS", manager.store().url);
-            return Err(ServiceError::storage(
-                Self::NAME,
-                StorageError::new(StorageErrorKind::Refused, "connect", detail)
-                    .with_hint("set nats.servers, NAQ_URL or storage.url to nats://HOST:PORT"),
-            ));
+        let servers = match &manager.store().url {
+            StoreUrl::Nats { servers } => servers,
+            StoreUrl::Sqlite { .. } | StoreUrl::Memory { .. } => &manager.config().nats.servers,
         };
+        if servers.is_empty() {
+            let detail = format!("no NATS server is configured, and the store is {}", manager.store().url);
+            let error = StorageError::new(StorageErrorKind::Refused, "connect", detail);
+            return Err(ServiceError::storage(Self::NAME, error.with_hint("set nats.servers to nats://HOST:PORT")));
+        }
         let connected = Self::connect(connection_options(servers, manager.config())).await;
         connected.map_err(|source| ServiceError::storage(Self::NAME, source))
     }
 
     async fn close(&self) {
-        self.close().await;
+        Self::close(self).await;
     }
 }
 
