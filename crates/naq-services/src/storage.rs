@@ -16,8 +16,6 @@ use naq_models::{JobId, QueueName, Timestamp};
 
 #[cfg(feature = "testing")]
 pub mod conformance;
-use crate::request_reply::RequestReply;
-
 mod consumer;
 pub mod crash;
 mod entry;
@@ -96,11 +94,6 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
 
     /// Stops background work and closes connections. Calls after it fail with [`StorageErrorKind::Closed`]. Idempotent.
     async fn close(&self);
-
-    /// Request/reply over this store's connection, for handlers that are services; `None` if the store has none.
-    fn request_reply(&self) -> Option<Arc<dyn RequestReply>> {
-        None
-    }
 
     // ---- Jobs enter and are looked at -------------------------------------------------------------------------
 

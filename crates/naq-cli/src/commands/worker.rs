@@ -25,7 +25,7 @@ pub(crate) async fn run(session: &Session, command: WorkerCommand, handlers: Han
 async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRegistry) -> Result<(), CliError> {
     let jobs = session.jobs().await?;
     // So that `naq::enqueue` in a handler goes to the store that the worker serves, whatever the environment says.
-    naq_queue::install(session.services().clone()).map_err(|e| CliError::failed(with_sources(&e)))?;
+    naq_queue::install(session.services().clone()).await.map_err(|e| CliError::failed(with_sources(&e)))?;
     let config = session.config();
     let conflict = |e: naq_worker::handler::DuplicateHandler| CliError::usage(e.to_string());
     for handler in naq_worker::builtin::handlers() {
