@@ -287,11 +287,6 @@ impl ConnectionService {
         }
     }
 
-    pub(crate) async fn request(&self, request: Outgoing) -> Result<Message, RequestFailure> {
-        let mut answers = self.request_all(vec![request], self.request_timeout()).await;
-        answers.pop().unwrap_or(Err(RequestFailure::Closed))
-    }
-
     /// Sends requests in order, a bounded number in flight, and returns their answers in order. Gives up what is still
     /// open after `silence` without any answer, and what is in flight when the connection was lost.
     ///
@@ -301,6 +296,24 @@ impl ConnectionService {
         &self,
         requests: Vec<Outgoing>,
         silence: Duration,
+    ) -> Vec<Result<Message, RequestFailure>> {
+        self.send_all(requests, silence, None).await
+    }
+
+    /// The same, and gives up what is still open after `bound`.
+    pub(crate) async fn request_all_within(
+        &self,
+        requests: Vec<Outgoing>,
+        bound: Duration,
+    ) -> Vec<Result<Message, RequestFailure>> {
+        self.send_all(requests, bound, Some(Instant::now() + bound)).await
+    }
+
+    async fn send_all(
+        &self,
+        requests: Vec<Outgoing>,
+        silence: Duration,
+        end: Option<Instant>,
     ) -> Vec<Result<Message, RequestFailure>> {
         let client = &self.inner.client;
         let mut answers: Vec<Option<Result<Message, RequestFailure>>> = Vec::new();
@@ -314,7 +327,8 @@ impl ConnectionService {
             while in_flight.len() < WINDOW
                 && let Some((index, request)) = waiting.next()
             {
-                in_flight.push(async move { (index, answer(client, request).await) });
+                // With a budget, a request that tokio lets wait a turn would be sent behind later ones.
+                in_flight.push(tokio::task::unconstrained(async move { (index, answer(client, request).await) }));
             }
             if in_flight.is_empty() {
                 break RequestFailure::Disconnected;
@@ -331,7 +345,7 @@ impl ConnectionService {
                 Ok(()) = reconnects.changed() => in_flight = FuturesUnordered::new(),
                 () = self.inner.closed.cancelled() => break RequestFailure::Closed,
                 () = alarm.as_mut() => {
-                    let due = last_answer + silence;
+                    let due = end.unwrap_or(last_answer + silence);
                     if Instant::now() >= due {
                         break RequestFailure::Timeout(silence);
                     }

@@ -157,6 +157,12 @@ impl KvStoreService {
         let conflict =
             || StorageError::new(StorageErrorKind::Conflict, OPERATION, format!("{bucket}/{key} has changed"));
         let failed = |failure| self.streams.error(OPERATION, failure);
+        if let Some(expected) = expected
+            && self.live(bucket, key).await.map_err(failed)?.is_none_or(|found| found.sequence != expected)
+        {
+            // The server would take it: to its own count a key that has expired is still there.
+            return Err(conflict());
+        }
         let mut sequence = expected.unwrap_or(0);
         let mut last_failure = None;
         for _ in 0..ATTEMPTS {

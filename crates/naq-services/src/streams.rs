@@ -20,7 +20,7 @@ mod message;
 mod scan;
 mod tail;
 
-pub(crate) use clock::Clock;
+pub(crate) use clock::{Clock, uptime};
 pub(crate) use message::{Delivery, StoredMessage, header};
 pub(crate) use scan::nanos;
 pub(crate) use tail::{Tail, TailEvent};
@@ -180,15 +180,33 @@ impl StreamService {
     // ---- The API ---------------------------------------------------------------------------------------------
 
     pub(crate) async fn api<T: DeserializeOwned>(&self, verb: &str, body: Value) -> Result<T, ApiFailure> {
-        let message = self.connection.request(api_request(verb, &body)).await?;
-        parse_answer(&message.payload)
+        let mut answers = self.api_all(vec![(verb.to_owned(), body)]).await;
+        answers.pop().unwrap_or(Err(ApiFailure::Request(RequestFailure::Closed)))
     }
 
-    /// The same request to many, answers in order.
+    /// The same request to many, answers in order. Sent again if the connection was lost meanwhile: every request that
+    /// naq makes of the API has the same effect twice as once.
     pub(crate) async fn api_all<T: DeserializeOwned>(&self, calls: Vec<(String, Value)>) -> Vec<Result<T, ApiFailure>> {
-        let requests = calls.iter().map(|(verb, body)| api_request(verb, body)).collect();
-        let answers = self.connection.request_all(requests, self.connection.request_timeout()).await;
-        answers.into_iter().map(|answer| parse_answer(&answer?.payload)).collect()
+        let silence = self.connection.request_timeout();
+        let request = |index: &usize| api_request(&calls[*index].0, &calls[*index].1);
+        let mut answers: Vec<Option<Result<T, ApiFailure>>> = calls.iter().map(|_| None).collect();
+        let mut open: Vec<usize> = (0..calls.len()).collect();
+        for last in [false, false, true] {
+            let found = self.connection.request_all(open.iter().map(request).collect(), silence).await;
+            let mut again = Vec::new();
+            for (index, answer) in open.into_iter().zip(found) {
+                match answer {
+                    Err(RequestFailure::Disconnected) if !last => again.push(index),
+                    Err(failure) => answers[index] = Some(Err(failure.into())),
+                    Ok(message) => answers[index] = Some(parse_answer(&message.payload)),
+                }
+            }
+            open = again;
+            if open.is_empty() {
+                break;
+            }
+        }
+        answers.into_iter().map(|a| a.unwrap_or(Err(ApiFailure::Request(RequestFailure::Disconnected)))).collect()
     }
 
     pub(crate) async fn stream_info(&self, stream: &str) -> Result<Option<StreamInfo>, ApiFailure> {
@@ -197,6 +215,25 @@ impl StreamService {
             Err(failure) if failure.is(ApiError::STREAM_NOT_FOUND) => Ok(None),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// Whether streams hold messages of subjects; `None` where it could not be found out. Moves no bodies.
+    pub(crate) async fn have_subjects(&self, what: Vec<(String, String)>) -> Vec<Option<bool>> {
+        #[derive(Deserialize)]
+        struct Info {
+            state: Subjects,
+        }
+        #[derive(Deserialize)]
+        struct Subjects {
+            #[serde(default)]
+            subjects: std::collections::HashMap<String, u64>,
+        }
+        let calls = what
+            .iter()
+            .map(|(stream, subject)| (format!("STREAM.INFO.{stream}"), json!({ "subjects_filter": subject })))
+            .collect();
+        let answers = self.api_all::<Info>(calls).await;
+        what.iter().zip(answers).map(|((_, subject), info)| Some(info.ok()?.state.subjects.contains_key(subject))).collect()
     }
 
     pub(crate) async fn stream_names(&self, subject: &str) -> Result<Vec<String>, ApiFailure> {

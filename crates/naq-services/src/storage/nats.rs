@@ -31,6 +31,7 @@ mod diagnose;
 mod due;
 mod enqueue;
 mod features;
+mod lease;
 mod list;
 mod lookup;
 mod moves;
@@ -104,6 +105,7 @@ pub async fn open(options: NatsOptions) -> Result<SharedStorage> {
             results_expire,
             queues: Mutex::default(),
             due: due::Departures::default(),
+            confirmations: lease::Confirmations::default(),
             sweeper: sweep::Sweeper::default(),
         }),
     }))
@@ -123,6 +125,7 @@ struct Shared {
     /// Queues that were made or verified.
     queues: Mutex<HashSet<QueueName>>,
     due: due::Departures,
+    confirmations: lease::Confirmations,
     sweeper: sweep::Sweeper,
 }
 
@@ -240,7 +243,7 @@ impl Storage for NatsStorage {
     }
 
     async fn open_heartbeat(&self) -> Result<Box<dyn Heartbeat>> {
-        Ok(Box::new(ack::Beat::open(&self.open("open heartbeat")?.connection).await?))
+        Ok(Box::new(ack::Beat::open(Arc::clone(self.open("open heartbeat")?)).await?))
     }
 
     async fn review(&self, claim: &Claim) -> Result<Review> {

@@ -95,14 +95,15 @@ impl Measured {
     }
 }
 
+/// Time on a clock that no one sets and that, on Linux, counts suspension: what leases are measured with.
 #[cfg(target_os = "linux")]
-fn uptime() -> Duration {
+pub(crate) fn uptime() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn uptime() -> Duration {
+pub(crate) fn uptime() -> Duration {
     static START: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
     START.elapsed()
 }

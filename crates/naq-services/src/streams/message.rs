@@ -85,6 +85,13 @@ impl Delivery {
             pending: number(4)?,
         })
     }
+
+    /// The stream and the consumer that such a subject names.
+    pub(crate) fn origin(reply: &str) -> Option<(&str, &str)> {
+        let tokens: Vec<&str> = reply.split('.').collect();
+        let first = if tokens.len() == 9 { 2 } else { 4 };
+        Some((tokens.get(first)?, tokens.get(first + 1)?))
+    }
 }
 
 impl StoredMessage {
@@ -164,6 +171,7 @@ mod tests {
             "$JS.ACK._.ABCDE.naq_queue_a.p2.2.30.40.1700000000123456789.5",
         ] {
             assert_eq!(Delivery::parse(subject), Some(expected), "{subject}");
+            assert_eq!(Delivery::origin(subject), Some(("naq_queue_a", "p2")), "{subject}");
         }
         for subject in ["", "$JS.ACK", "_INBOX.x.y", "$JS.ACK.s.c.x.30.40.50.5", "$JS.ACK.s.c.1.2.3.4"] {
             assert_eq!(Delivery::parse(subject), None, "{subject}");

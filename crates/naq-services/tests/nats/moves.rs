@@ -271,6 +271,7 @@ async fn a_limit_of_claims_holds_over_all_workers() {
         let more = claim_all(&mut *two).await;
         assert_eq!(first.len() + more.len(), 3);
         assert!(claim_all(&mut *one).await.is_empty());
+        two.close().await.unwrap();
         storage.settle(vec![completed(&first[0])]).await.pop().unwrap().unwrap();
         assert_eq!(claim(&mut *one, 1).await.len(), 1);
     })

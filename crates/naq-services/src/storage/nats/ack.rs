@@ -5,18 +5,18 @@
 //! rate of confirmed ones). Without such a record it is confirmed, because it is all that keeps the job from running
 //! again. It names a message and not a claim, so it is never sent by whoever lost the lease and did not win the result.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use naq_models::JobId;
 
-use super::{Shared, names::Names};
+use super::{Shared, lease::Token, names::Names};
 use crate::{
-    connection::{ConnectionService, Outgoing, RequestFailure},
+    connection::{Outgoing, RequestFailure},
     kv_stores,
     storage::{Bucket, Heartbeat, Lease, LeaseState, Result, crash::crash_point},
-    streams::Delivery,
+    streams::{StreamService, uptime},
 };
 
 const ACK: Bytes = Bytes::from_static(b"+ACK");
@@ -28,7 +28,7 @@ const EXCUSED_FOR: Duration = Duration::from_secs(24 * 3600);
 impl Shared {
     /// Acknowledges without waiting for the server.
     pub(super) async fn acknowledge(&self, lease: &Lease) -> Result<()> {
-        let sent = self.connection.publish(lease.token.to_string(), None, ACK).await;
+        let sent = self.connection.publish(Token::read(lease).reply.to_owned(), None, ACK).await;
         sent.map_err(|failure| self.streams.error("settle", failure.into()))
     }
 
@@ -43,13 +43,19 @@ impl Shared {
         answers.into_iter().map(confirmed).collect()
     }
 
-    pub(super) async fn hand_back(&self, leases: Vec<Lease>) -> Result<()> {
+    pub(super) async fn hand_back(&self, mut leases: Vec<Lease>) -> Result<()> {
+        // To the server the hand-back of a lost lease would be that of whoever has the job now.
+        leases.retain(|lease| self.confirmations.holds(lease));
+        if leases.is_empty() {
+            return Ok(());
+        }
+        let delivered = |lease: &Lease| Token::read(lease).delivery().map(|delivery| delivery.delivered);
         let deliveries: Vec<(&JobId, u64)> =
-            leases.iter().filter_map(|lease| Some((&lease.id, Delivery::parse(&lease.token)?.delivered))).collect();
+            leases.iter().filter_map(|lease| Some((&lease.id, delivered(lease)?))).collect();
         self.excuse(&deliveries).await;
         crash_point("nats.hand_back.excused");
         for lease in &leases {
-            let sent = self.connection.publish(lease.token.to_string(), None, NAK).await;
+            let sent = self.connection.publish(Token::read(lease).reply.to_owned(), None, NAK).await;
             sent.map_err(|failure| self.streams.error("hand back", failure.into()))?;
         }
         crash_point("nats.hand_back.given");
@@ -91,18 +97,38 @@ impl Shared {
 }
 
 fn say(lease: &Lease, what: Bytes) -> Outgoing {
-    Outgoing { subject: lease.token.to_string(), headers: None, payload: what }
+    Outgoing { subject: Token::read(lease).reply.to_owned(), headers: None, payload: what }
 }
 
 /// The heartbeat: a connection that carries nothing else.
 #[derive(Debug)]
 pub(super) struct Beat {
-    connection: ConnectionService,
+    streams: StreamService,
+    shared: Arc<Shared>,
 }
 
 impl Beat {
-    pub(super) async fn open(beside: &ConnectionService) -> Result<Self> {
-        Ok(Self { connection: beside.another("naq heartbeat".into()).await? })
+    pub(super) async fn open(shared: Arc<Shared>) -> Result<Self> {
+        let name = format!("{} heartbeat", shared.options.connection.client_name);
+        let connection = shared.connection.another(name).await?;
+        Ok(Self { streams: StreamService::new(connection), shared })
+    }
+
+    /// Which of these jobs are still in their queues. Asked after the extension and with a bound of its own, because the
+    /// API may be slow when extensions are not; what is not answered counts as there.
+    async fn are_there(&self, leases: &[&Lease], bound: Duration) -> Vec<bool> {
+        let calls: Vec<_> = leases
+            .iter()
+            .map(|lease| {
+                let names = &self.shared.names;
+                let (queue, priority) = Token::read(lease).lane(names)?;
+                Some((names.queue_stream(&queue), names.job(&queue, priority, &lease.id)))
+            })
+            .collect();
+        let asked = self.streams.have_subjects(calls.iter().flatten().cloned().collect());
+        let Ok(found) = tokio::time::timeout(bound, asked).await else { return vec![true; leases.len()] };
+        let mut found = found.into_iter();
+        calls.iter().map(|call| call.is_none() || found.next().flatten() != Some(false)).collect()
     }
 }
 
@@ -110,20 +136,31 @@ impl Beat {
 impl Heartbeat for Beat {
     async fn extend(&mut self, leases: &[Lease]) -> Vec<LeaseState> {
         let Some(shortest) = leases.iter().map(|lease| lease.duration).min() else { return Vec::new() };
-        let requests = leases.iter().map(|lease| say(lease, EXTEND)).collect();
-        let bound = shortest / 3;
-        let extended = tokio::time::timeout(bound, self.connection.request_all(requests, bound));
-        match extended.await {
-            Ok(answers) => answers
-                .into_iter()
-                .map(|answer| match answer {
-                    Ok(_) => LeaseState::Held,
-                    // The consumer is gone, and with it every claim it gave.
-                    Err(RequestFailure::NoResponders) => LeaseState::Lost,
-                    Err(_) => LeaseState::Unknown,
-                })
-                .collect(),
-            Err(_) => vec![LeaseState::Unknown; leases.len()],
+        let mut states: Vec<LeaseState> = leases
+            .iter()
+            .map(|lease| if self.shared.confirmations.holds(lease) { LeaseState::Unknown } else { LeaseState::Lost })
+            .collect();
+        let held: Vec<usize> = (0..leases.len()).filter(|index| states[*index] == LeaseState::Unknown).collect();
+        let requests = held.iter().map(|index| say(&leases[*index], EXTEND)).collect();
+        let (bound, sent) = (shortest / 4, uptime());
+        // What was answered within the bound counts, whatever else is still open then.
+        let answers = self.streams.connection().request_all_within(requests, bound).await;
+        for (index, answer) in held.into_iter().zip(answers) {
+            states[index] = match answer {
+                Ok(_) => LeaseState::Held,
+                // The consumer is gone, and with it every claim it gave.
+                Err(RequestFailure::NoResponders) => LeaseState::Lost,
+                Err(_) => LeaseState::Unknown,
+            };
         }
+        let held: Vec<usize> = (0..leases.len()).filter(|index| states[*index] == LeaseState::Held).collect();
+        self.shared.confirmations.confirm(held.iter().map(|index| &leases[*index]), sent);
+        let there = self.are_there(&held.iter().map(|index| &leases[*index]).collect::<Vec<_>>(), shortest / 12).await;
+        for (index, there) in held.into_iter().zip(there) {
+            if !there {
+                states[index] = LeaseState::Lost;
+            }
+        }
+        states
     }
 }

@@ -23,10 +23,9 @@ use crate::{
 };
 
 const OPERATION: &str = "enqueue";
-/// Between two looks for a job while the server cannot be reached.
-const PAUSE: Duration = Duration::from_millis(100);
-/// How often a message is published again because its stream was missing or its answer got lost.
-const ATTEMPTS: usize = 5;
+/// Between two looks for a job while the server cannot be reached: at first, and at most.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Everything a store holds of one id at one address.
 #[derive(Debug, Default)]
@@ -144,7 +143,8 @@ impl Shared {
         outcomes: &mut [Option<Result<Enqueued>>],
     ) {
         let deadline = Instant::now() + 2 * self.connection.request_timeout();
-        for attempt in 0.. {
+        let mut pause = FIRST_PAUSE;
+        loop {
             let addresses: Vec<Address> = unsure.iter().map(|(index, _)| entries[*index].address.clone()).collect();
             let traces = self.traces(&addresses).await;
             let mut missing = Vec::new();
@@ -180,10 +180,11 @@ impl Shared {
                 }
             }
             unsure = unseen;
-            if unsure.is_empty() || attempt + 1 == ATTEMPTS || Instant::now() >= deadline {
+            if unsure.is_empty() || Instant::now() >= deadline {
                 break;
             }
-            tokio::time::sleep(PAUSE * (attempt as u32 + 1)).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         for (index, error) in unsure {
             let kind = if self.connection.is_connected() { error.kind() } else { StorageErrorKind::Unreachable };

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Shared,
+    lease::Token,
     names::{GENERATION, Names, RUN},
     results::{Written, stored_result},
 };
@@ -19,7 +20,7 @@ use crate::{
         Bucket, Claim, Ended, Ending, Enqueued, Entry, Result, Review, StorageError, StorageErrorKind,
         crash::crash_point,
     },
-    streams::{Delivery, PublishFailure, StoredMessage},
+    streams::{PublishFailure, StoredMessage},
 };
 
 const ATTEMPTS: usize = 4;
@@ -145,7 +146,9 @@ impl Shared {
         if entry.status == JobStatus::Pending {
             self.ensure_queue(&entry.address.queue).await?;
         }
-        self.hold_id(&entry.address).await?;
+        if !self.hold_id(&entry.address).await? {
+            return Ok(Enqueued::Duplicate);
+        }
         crash_point("nats.requeue.id");
         let stored = self.publish_run(&entry, "requeue").await?;
         crash_point("nats.requeue.published");
@@ -208,7 +211,7 @@ impl Shared {
     pub(super) async fn review(&self, claim: &Claim) -> Result<Review> {
         let id = &claim.address.id;
         let now = self.now("review").await?;
-        let delivered = Delivery::parse(&claim.lease.token).map_or(1, |delivery| delivery.delivered);
+        let delivered = Token::read(&claim.lease).delivery().map_or(1, |delivery| delivery.delivered);
         let control = self.names.bucket(Bucket::Control);
         let mut what = vec![
             (self.names.results_stream(), self.names.result(id)),

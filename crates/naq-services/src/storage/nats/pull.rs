@@ -20,6 +20,7 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use super::{
     Shared,
+    lease::Token,
     names::{Names, REVIEW},
     running,
 };
@@ -27,7 +28,7 @@ use crate::{
     storage::{
         Claim, Consumer, ConsumerEvent, ConsumerOptions, Demand, Lane, Lease, Result, StorageError, StorageErrorKind,
     },
-    streams::{Delivery, header, nanos},
+    streams::{Delivery, header, nanos, uptime},
 };
 
 /// How long a pull waits at the server. Short, because it cannot be taken back; long enough to cost nothing when idle.
@@ -66,6 +67,8 @@ pub(super) struct Puller {
     answered: bool,
     retry_send: Option<Instant>,
     last_trouble: Option<Instant>,
+    /// When nothing was left to be taken: what is taken next was delivered after this.
+    watched: Duration,
     ready: VecDeque<ConsumerEvent>,
     /// Answers who runs what; ends with this consumer.
     _responder: JoinSet<()>,
@@ -131,6 +134,7 @@ impl Puller {
             answered: false,
             retry_send: None,
             last_trouble: None,
+            watched: uptime(),
             ready: VecDeque::new(),
             _responder: responder,
             shared,
@@ -244,6 +248,10 @@ impl Puller {
         overdue.chain(paused).chain(pauses).chain(self.retry_send).min().unwrap_or(now + LONGEST_PAUSE)
     }
 
+    fn shortest_lease(&self) -> Duration {
+        self.options.queues.iter().map(|queue| queue.lease).min().unwrap_or(LONGEST_PAUSE)
+    }
+
     fn check_overdue(&mut self) {
         let now = Instant::now();
         for index in 0..self.lanes.len() {
@@ -289,16 +297,19 @@ impl Puller {
                 Some(_) => self.status(&message),
                 None => claims.extend(self.claim(message)),
             }
-            next = if claims.len() < BATCH_MAX { self.messages.next().now_or_never().flatten() } else { None };
+            if claims.len() == BATCH_MAX {
+                break;
+            }
+            next = self.messages.next().now_or_never().flatten();
         }
         if !claims.is_empty() {
-            self.ready.push_front(ConsumerEvent::Claimed(claims));
+            self.ready.push_back(ConsumerEvent::Claimed(claims));
         }
         self.report_answered();
     }
 
     fn claim(&mut self, message: Message) -> Option<Claim> {
-        let read = message.reply.as_deref().and_then(|reply| Some((Delivery::parse(reply)?, Arc::<str>::from(reply))));
+        let read = message.reply.as_deref().and_then(|reply| Some((Delivery::parse(reply)?, Token::write(reply, self.watched))));
         let place = self.shared.names.read_job(&message.subject);
         let queue = place.as_ref().and_then(|(name, ..)| self.options.queues.iter().position(|q| q.name == *name));
         let (Some((delivery, token)), Some((name, priority, id)), Some(queue)) = (read, place, queue) else {
@@ -395,7 +406,12 @@ enum Wake {
 
 impl Puller {
     async fn wake(&mut self) -> Wake {
-        let alarm = self.next_alarm();
+        if let Some(message) = self.messages.next().now_or_never() {
+            return Wake::Message(message);
+        }
+        // Nothing has arrived so far; a worker that does not ask for a while does not know that of what comes then.
+        self.watched = uptime();
+        let alarm = self.next_alarm().min(Instant::now() + self.shortest_lease() / 4);
         tokio::select! {
             message = self.messages.next() => Wake::Message(message),
             Some(prepared) = self.preparing.join_next() => match prepared {

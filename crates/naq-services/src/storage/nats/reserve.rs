@@ -107,23 +107,31 @@ impl Shared {
         ))
     }
 
-    /// Makes the key of a chosen id name an address, whatever it named before: for a job that is in the store already.
-    pub(super) async fn hold_id(&self, address: &Address) -> Result<()> {
+    /// Makes the key of a chosen id name the address where its new life begins; `false` if the id lives elsewhere.
+    pub(super) async fn hold_id(&self, address: &Address) -> Result<bool> {
         if address.id.is_generated() {
-            return Ok(());
+            return Ok(true);
         }
         let (bucket, key) = (self.names.bucket(Bucket::Unique), Names::id_key(&address.id));
-        let holder = Holder {
-            id: address.id.clone(),
-            queue: address.queue.clone(),
-            priority: address.priority,
-            since: self.now("requeue").await?,
-        };
+        let since = self.now("requeue").await?;
+        let holder =
+            Holder { id: address.id.clone(), queue: address.queue.clone(), priority: address.priority, since };
         let value: bytes::Bytes = serde_json::to_vec(&holder).map_err(unreadable)?.into();
-        match self.kv.create(&bucket, &key, value, None).await {
-            Err(error) if error.kind() == StorageErrorKind::Conflict => Ok(()),
-            other => other.map(drop),
+        match self.kv.create(&bucket, &key, value.clone(), None).await {
+            Ok(_) => return Ok(true),
+            Err(error) if error.kind() == StorageErrorKind::Conflict => {}
+            Err(error) => return Err(error),
         }
+        let Some(taken) = self.kv.get(&bucket, &key).await? else { return Ok(true) };
+        let holder: Holder = serde_json::from_slice(&taken.value).map_err(unreadable)?;
+        if holder.is_at(address) {
+            return Ok(true);
+        }
+        let traces = self.traces(&[holder.address()]).await.pop().transpose()?.unwrap_or_default();
+        if traces.queued.is_some() || traces.scheduled.is_some() {
+            return Ok(false);
+        }
+        self.kv.update(&bucket, &key, value, taken.revision, None).await.map(|_| true)
     }
 
     /// Removes the keys of ids whose jobs have ended. A key that names another address belongs to another life.

@@ -98,7 +98,7 @@ impl Shared {
             let record = records[index].1;
             match found {
                 Ok(Some(found)) if found.payload == record.body => outcomes[index] = Some(Ok(Written::Won)),
-                Ok(Some(found)) if is_live(&found, now) && found.sequence > record.generation => {
+                Ok(Some(found)) if is_live(&found, now) && found.sequence != record.generation => {
                     outcomes[index] = Some(Ok(Written::Lost(Box::new(found))));
                 }
                 Ok(Some(found)) => again.push((index, found.sequence)),

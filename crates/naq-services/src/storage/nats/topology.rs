@@ -19,6 +19,8 @@ use crate::{
 const MAX_CONSUMERS: u64 = 65_536;
 /// Open pulls of all workers on one lane; the server's default of 512 is too small for a fleet.
 const MAX_WAITING: u64 = 4096;
+/// Attempts at changing a consumer.
+const UPDATES: usize = 3;
 /// How long what is known of a server run is kept. A run that lasts longer is recorded anew.
 const BOOT_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Fields whose difference weakens something but breaks no promise.
@@ -260,7 +262,14 @@ impl Shared {
         }
         let body = json!({ "stream_name": stream, "config": config });
         let verb = format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}");
-        let made: ConsumerInfo = self.streams.api(&verb, body).await.map_err(failed)?;
+        let mut made: ConsumerInfo = self.streams.api(&verb, body.clone()).await.map_err(failed)?;
+        for _ in 0..UPDATES {
+            if Drift::between(&made.config, &config).serious().is_empty() {
+                break;
+            }
+            // nats-server 2.9 answers the first update after it was killed with what was before, and does nothing.
+            made = self.streams.api(&verb, body.clone()).await.map_err(failed)?;
+        }
         verify(&self.streams, &format!("consumer {consumer} of stream {stream}"), &made.config, &config)
     }
 
