@@ -47,6 +47,7 @@ impl ApiError {
     pub(crate) const STREAM_NOT_FOUND: u32 = 10059;
     pub(crate) const CONSUMER_NOT_FOUND: u32 = 10014;
     const MESSAGE_NOT_FOUND: u32 = 10037;
+    const SEQUENCE_NOT_FOUND: u32 = 10043;
     const WRONG_LAST_SEQUENCE: [u32; 2] = [10071, 10164];
     const TOO_LARGE: u32 = 10054;
     /// Insufficient resources, insufficient storage, storage resources exceeded, memory resources exceeded.
@@ -142,12 +143,15 @@ impl StreamService {
         self.stream_names(subject).await.map_err(|failure| self.error("list streams", failure))
     }
 
-    /// Removes all messages of a stream whose subject matches `filter`; returns how many.
+    /// Removes all messages of a stream whose subject matches `filter`; returns how many. On nats-server 2.9 its consumers
+    /// lose track of what they have delivered: not for streams that are in use.
     ///
     /// # Errors
     /// If there is no such stream, or the server does not answer or refuses.
     pub async fn purge_stream(&self, stream: &str, filter: &str) -> Result<u64, StorageError> {
-        self.purge(stream, filter, None).await.map_err(|failure| self.error("purge stream", failure))
+        let call = format!("STREAM.PURGE.{stream}");
+        let purged = self.api::<Purged>(&call, json!({ "filter": filter })).await;
+        purged.map(|answer| answer.purged).map_err(|failure| self.error("purge stream", failure))
     }
 
     /// Removes a stream and everything in it; `false` if there is none.
@@ -233,7 +237,10 @@ impl StreamService {
             .map(|(stream, subject)| (format!("STREAM.INFO.{stream}"), json!({ "subjects_filter": subject })))
             .collect();
         let answers = self.api_all::<Info>(calls).await;
-        what.iter().zip(answers).map(|((_, subject), info)| Some(info.ok()?.state.subjects.contains_key(subject))).collect()
+        what.iter()
+            .zip(answers)
+            .map(|((_, subject), info)| Some(info.ok()?.state.subjects.contains_key(subject)))
+            .collect()
     }
 
     pub(crate) async fn stream_names(&self, subject: &str) -> Result<Vec<String>, ApiFailure> {
@@ -270,21 +277,76 @@ impl StreamService {
         self.api(&format!("CONSUMER.CREATE.{stream}"), body).await
     }
 
-    /// Removes the messages of a subject (wildcards allowed), only those up to and including `last` if given.
-    pub(crate) async fn purge(&self, stream: &str, filter: &str, last: Option<u64>) -> Result<u64, ApiFailure> {
-        let call = purge_call(stream, filter, last);
-        self.api::<Purged>(&call.0, call.1).await.map(|answer| answer.purged)
+    /// Removes the message of a subject: that of the given sequence, or whichever is there; how many went.
+    pub(crate) async fn purge(&self, stream: &str, subject: &str, sequence: Option<u64>) -> Result<u64, ApiFailure> {
+        let mut removed = self.purge_all(stream, vec![(subject.to_owned(), sequence)]).await;
+        removed.pop().unwrap_or(Ok(0))
     }
 
-    /// [`purge`](Self::purge) of many subjects at once.
+    /// [`purge`](Self::purge) of many subjects at once, each of which holds one message at most.
+    ///
+    /// The messages are deleted by sequence. A purge would find them by itself, but on nats-server 2.9 it makes every
+    /// consumer of the subject skip to the end of the stream, past all that it has not delivered yet, and forget what it
+    /// has delivered, which then never comes again.
     pub(crate) async fn purge_all(
         &self,
         stream: &str,
         what: Vec<(String, Option<u64>)>,
     ) -> Vec<Result<u64, ApiFailure>> {
-        let calls = what.into_iter().map(|(filter, last)| purge_call(stream, &filter, last)).collect();
-        let answers = self.api_all::<Purged>(calls).await;
-        answers.into_iter().map(|answer| answer.map(|answer| answer.purged)).collect()
+        let mut removed: Vec<Result<u64, ApiFailure>> = what.iter().map(|_| Ok(0)).collect();
+        let mut deletions = Vec::with_capacity(what.len());
+        let mut unknown = Vec::new();
+        let mut subjects = Vec::new();
+        for (index, (subject, sequence)) in what.into_iter().enumerate() {
+            match sequence {
+                Some(sequence) => deletions.push((index, sequence)),
+                None => {
+                    unknown.push(index);
+                    subjects.push((stream.to_owned(), subject));
+                }
+            }
+        }
+        for (index, found) in unknown.into_iter().zip(self.last_messages(subjects).await) {
+            match found {
+                Ok(Some(found)) => deletions.push((index, found.sequence)),
+                Ok(None) => {}
+                Err(failure) => removed[index] = Err(failure),
+            }
+        }
+        let sequences: Vec<u64> = deletions.iter().map(|(_, sequence)| *sequence).collect();
+        for ((index, _), deleted) in deletions.into_iter().zip(self.delete_all(stream, &sequences).await) {
+            removed[index] = deleted.map(u64::from);
+        }
+        removed
+    }
+
+    /// Deletes the messages of a subject (wildcards allowed) up to and including `last`, one by one; how many went.
+    pub(crate) async fn delete_up_to(&self, stream: &str, subject: &str, last: u64) -> Result<u64, ApiFailure> {
+        let (mut deleted, mut from) = (0, 0);
+        while let Some(message) = self.next_message(stream, subject, from).await? {
+            if message.sequence > last {
+                break;
+            }
+            let gone = self.delete_all(stream, &[message.sequence]).await.pop().unwrap_or(Ok(false))?;
+            deleted += u64::from(gone);
+            from = message.sequence + 1;
+        }
+        Ok(deleted)
+    }
+
+    /// Deletes messages by sequence; `false` for one that was not there.
+    async fn delete_all(&self, stream: &str, sequences: &[u64]) -> Vec<Result<bool, ApiFailure>> {
+        #[derive(Deserialize)]
+        struct Deleted {}
+        let call =
+            |sequence: &u64| (format!("STREAM.MSG.DELETE.{stream}"), json!({ "seq": sequence, "no_erase": true }));
+        let answers = self.api_all::<Deleted>(sequences.iter().map(call).collect()).await;
+        let deleted = |answer: Result<Deleted, ApiFailure>| match answer {
+            Ok(Deleted {}) => Ok(true),
+            Err(failure) if failure.is(ApiError::SEQUENCE_NOT_FOUND) => Ok(false),
+            Err(failure) => Err(failure),
+        };
+        answers.into_iter().map(deleted).collect()
     }
 
     /// The last message of a subject (wildcards allowed), read from the stream's leader.
@@ -381,14 +443,6 @@ fn refusal(error: ApiError) -> PublishFailure {
 struct Purged {
     #[serde(default)]
     purged: u64,
-}
-
-fn purge_call(stream: &str, filter: &str, last: Option<u64>) -> (String, Value) {
-    let mut body = json!({ "filter": filter });
-    if let Some(last) = last {
-        body["seq"] = json!(last.saturating_add(1));
-    }
-    (format!("STREAM.PURGE.{stream}"), body)
 }
 
 fn api_request(verb: &str, body: &Value) -> Outgoing {

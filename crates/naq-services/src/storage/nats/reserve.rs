@@ -114,8 +114,7 @@ impl Shared {
         }
         let (bucket, key) = (self.names.bucket(Bucket::Unique), Names::id_key(&address.id));
         let since = self.now("requeue").await?;
-        let holder =
-            Holder { id: address.id.clone(), queue: address.queue.clone(), priority: address.priority, since };
+        let holder = Holder { id: address.id.clone(), queue: address.queue.clone(), priority: address.priority, since };
         let value: bytes::Bytes = serde_json::to_vec(&holder).map_err(unreadable)?.into();
         match self.kv.create(&bucket, &key, value.clone(), None).await {
             Ok(_) => return Ok(true),

@@ -24,7 +24,7 @@ const UPDATES: usize = 3;
 /// How long what is known of a server run is kept. A run that lasts longer is recorded anew.
 const BOOT_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Fields whose difference weakens something but breaks no promise.
-const TOLERATED: [&str; 5] = ["num_replicas", "max_consumers", "allow_direct", "max_waiting", "deny_delete"];
+const TOLERATED: [&str; 4] = ["num_replicas", "max_consumers", "allow_direct", "max_waiting"];
 
 /// Settings that differ: field, what it is, what it should be.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,7 +98,8 @@ pub(super) fn bucket_config(bucket: &str, replicas: usize, message_ttl: bool) ->
         "num_replicas": replicas,
         "allow_rollup_hdrs": true,
         "allow_direct": true,
-        "deny_delete": true,
+        // Entries are deleted by sequence (`StreamService::purge_all` says why), which other clients' buckets forbid.
+        "deny_delete": false,
     });
     if message_ttl {
         config[MESSAGE_TTL] = json!(true);
@@ -285,7 +286,7 @@ impl Shared {
             let floor = lane.map_or(0, |lane| lane.ack_floor.stream_seq);
             if floor >= info.state.first_seq && info.state.messages > 0 {
                 let filter = self.names.lane_filter(queue, priority);
-                let removed = self.streams.purge(&stream, &filter, Some(floor)).await.map_err(failed)?;
+                let removed = self.streams.delete_up_to(&stream, &filter, floor).await.map_err(failed)?;
                 if removed > 0 {
                     tracing::warn!(%queue, %priority, removed, "removed acknowledged jobs that the server had brought back");
                 }
