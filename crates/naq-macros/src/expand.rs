@@ -217,6 +217,8 @@ fn registration(function: &JobFn, private: &TokenStream) -> TokenStream {
     } else {
         quote! {
             ::core::result::Result::Ok(#private::run_blocking(move || {
+                // Held until the function returns: by it a worker knows that an abandoned run goes on.
+                let __cx = __cx;
                 let __out = #ident(#(#passed),*);
                 #verdict
             }).await)
