@@ -42,7 +42,6 @@ impl Machine {
 /// The first value of a `name : value` line.
 fn field(file: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
-    let (_, value) =
-        text.lines().filter_map(|line| line.split_once(':')).find(|(found, _)| found.trim() == name)?;
+    let (_, value) = text.lines().filter_map(|line| line.split_once(':')).find(|(found, _)| found.trim() == name)?;
     Some(value.trim().to_owned())
 }

@@ -32,25 +32,9 @@ pub(super) struct Row {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Found {
-    Ratio {
-        naq: f64,
-        bare: f64,
-        ratio: f64,
-        ratio_low: f64,
-        ratio_high: f64,
-        against: String,
-        at_least: Option<f64>,
-    },
-    Latency {
-        p50_ms: f64,
-        p99_ms: f64,
-        p50_below_ms: Option<f64>,
-    },
-    Amount {
-        value: f64,
-        unit: String,
-        below: Option<f64>,
-    },
+    Ratio { naq: f64, bare: f64, ratio: f64, ratio_low: f64, ratio_high: f64, against: String, at_least: Option<f64> },
+    Latency { p50_ms: f64, p99_ms: f64, p50_below_ms: Option<f64> },
+    Amount { value: f64, unit: String, below: Option<f64> },
 }
 
 impl Report {

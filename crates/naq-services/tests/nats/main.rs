@@ -4,7 +4,8 @@
 //! repository. Servers listen on loopback, keep their data in a temporary directory, and end with their test.
 
 #![cfg(feature = "nats")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and prints what it saw")]
+#![expect(clippy::disallowed_methods, reason = "each spawned task is awaited by the test that spawned it")]
 
 mod basics;
 mod kv;

@@ -119,7 +119,7 @@ pub(crate) async fn claim_all(consumer: &mut dyn Consumer) -> Vec<Claim> {
 pub(crate) fn result(job: &Job, status: JobStatus, value: &str) -> ResultRecord {
     let mut result = JobResult::of(job, status, job.enqueued_at);
     result.result = (status == JobStatus::Completed).then(|| RawJson::parse(value).unwrap());
-    result.error = (status == JobStatus::Failed).then(|| error());
+    result.error = (status == JobStatus::Failed).then(error);
     ResultRecord { status, body: result.encode().into(), generation: job.generation, ttl: Duration::from_secs(60) }
 }
 
