@@ -17,7 +17,7 @@ const EMPTY_NAMES: &[&str] = &["util", "utils", "helper", "helpers", "common", "
 const EMPTY_SUFFIXES: &[&str] = &["Util", "Utils", "Helper", "Helpers", "Manager", "Managers"];
 /// Names that the design fixes.
 const TYPE_EXCEPTIONS: &[&str] = &["ServiceManager"];
-const MODULE_EXCEPTIONS: &[(&str, &str)] = &[("crates/naq/src/", "utils")];
+const MODULE_EXCEPTIONS: &[(&str, &str)] = &[("crates/naq/src/", "utils"), ("crates/naq-services/src/", "manager")];
 const CONCRETE: &str = "name the concrete thing it holds (lease, delivery, topology)";
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {

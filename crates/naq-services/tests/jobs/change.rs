@@ -1,3 +1,5 @@
+//! Cancel, retry and reschedule, on every store.
+
 use naq_models::{JobStatus, error_type};
 use naq_services::{
     JobServiceErrorKind,

@@ -1,3 +1,5 @@
+//! Dead letters: list, show, run again, delete.
+
 use naq_models::{JobStatus, error_type};
 use naq_services::{JobServiceErrorKind, jobs::DeadLetterView};
 

@@ -1,3 +1,5 @@
+//! Enqueueing: receipts, duplicates, limits, races.
+
 use naq_models::{JobStatus, Priority, QueueName, Timestamp, duration::Seconds};
 use naq_services::{JobServiceErrorKind, new_job::secs};
 use tokio::task::JoinSet;

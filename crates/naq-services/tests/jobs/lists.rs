@@ -1,3 +1,5 @@
+//! Lists of jobs: filters and pages.
+
 use std::collections::BTreeSet;
 
 use naq_models::JobStatus;

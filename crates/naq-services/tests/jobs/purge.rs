@@ -1,3 +1,5 @@
+//! Purging a queue never touches what runs.
+
 use naq_models::{Address, JobStatus, error_type};
 use naq_services::{
     jobs::ResultState,

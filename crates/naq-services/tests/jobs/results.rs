@@ -1,3 +1,5 @@
+//! Status, results and waiting for them.
+
 use naq_models::{JobStatus, error_type};
 use naq_services::{
     JobContext, JobHandle, JobServiceErrorKind, ResultErrorKind,

@@ -1,3 +1,5 @@
+//! The service manager over a real store.
+
 use naq_services::{
     ServiceErrorKind, ServiceManager, StorageErrorKind, connection::ConnectionService, streams::StreamService,
 };

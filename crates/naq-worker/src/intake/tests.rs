@@ -1,3 +1,5 @@
+//! The intake's choices: order, weights, demand, hand-back.
+
 use super::*;
 use crate::lease::{
     Leases,
