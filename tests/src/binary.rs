@@ -126,6 +126,16 @@ impl NaqProcess {
         self.child.kill().await.with_context(|| format!("cannot kill `naq {}`", self.line))
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Returns once it has ended. Cancel safe.
+    pub async fn ended(&mut self) -> Result<()> {
+        self.child.wait().await.map(drop).with_context(|| format!("cannot wait for `naq {}`", self.line))
+    }
+
     /// Waits for its end; an error that holds its output if that takes longer than `limit`, and then it is killed.
     pub async fn wait(mut self, limit: Duration) -> Result<Finished> {
         let Ok(status) = tokio::time::timeout(limit, self.child.wait()).await else {
@@ -145,7 +155,7 @@ impl NaqProcess {
     pub async fn wait_for_stderr(&mut self, text: &str, limit: Duration) -> Result<()> {
         let what = format!("{text:?} on stderr of `naq {}`", self.line);
         let seen = eventually(limit, &what, async || {
-            let ended = !matches!(self.child.try_wait(), Ok(None));
+            let ended = self.has_ended();
             if read(&self.stderr).contains(text) { Some(true) } else { ended.then_some(false) }
         });
         match seen.await.with_context(|| format!("stderr:\n{}", self.stderr()))? {

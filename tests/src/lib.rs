@@ -11,7 +11,7 @@ mod wait;
 
 pub use binary::{Finished, NaqBinary, NaqProcess};
 pub use nats_server::{NatsOptions, NatsServer, ServerVersion};
-pub use programs::{naq_program, nats_program};
+pub use programs::{naq_program, nats_program, python_modules};
 pub use raw_nats::RawNats;
 pub use rustix::process::Signal;
 pub use wait::eventually;

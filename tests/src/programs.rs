@@ -45,6 +45,16 @@ pub fn nats_program(version: ServerVersion) -> Result<PathBuf> {
     Ok(program)
 }
 
+/// The folder of the Python modules that tests use: `NAQ_TEST_PYTHON`, else what `cargo xtask tools` fetched.
+pub fn python_modules() -> Result<PathBuf> {
+    let folder = match variable("NAQ_TEST_PYTHON") {
+        Some(told) => PathBuf::from(told),
+        None => root()?.join(".tools/python"),
+    };
+    ensure!(folder.join("nats").is_dir(), "no nats-py in {}; run `cargo xtask tools` once", folder.display());
+    Ok(folder)
+}
+
 /// The `naq` binary: `NAQ_TEST_BIN`, else the one of the target folder that this test was built into, brought up to
 /// date with `cargo build` once per process.
 pub fn naq_program() -> Result<PathBuf> {

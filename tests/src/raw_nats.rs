@@ -1,6 +1,6 @@
-//! The NATS protocol by hand, for tests that must not trust a client library: greeting, ping, publish, request.
+//! The NATS protocol by hand, for tests that must not trust a client library: greeting, ping, publish, request, serve.
 //!
-//! One request at a time. It keeps no state that a real client would (no reconnect, no headers); anything it does not
+//! One request at a time, and a connection that serves does nothing else. It keeps no state that a real client would (no reconnect, no headers); anything it does not
 //! expect is an error.
 
 use std::net::SocketAddr;
@@ -70,12 +70,43 @@ impl RawNats {
         self.publish_with_reply(subject, &inbox, payload).await?;
 
         let line = self.line().await?;
-        let size = line.strip_prefix("MSG ").and_then(|rest| rest.rsplit(' ').next());
-        let size: usize = size.with_context(|| format!("no message but {line:?}"))?.parse()?;
-        let mut answer = vec![0; size + b"\r\n".len()];
-        timeout(ANSWER_LIMIT, self.stream.read_exact(&mut answer)).await.context("no whole message")??;
-        answer.truncate(size);
-        Ok(answer)
+        Ok(self.message(&line).await?.1)
+    }
+
+    /// Subscribes to a subject, to be served with [`RawNats::next_request`].
+    pub async fn subscribe(&mut self, subject: &str) -> Result<()> {
+        self.requests += 1;
+        self.write(format!("SUB {subject} {}\r\n", self.requests).as_bytes()).await?;
+        self.ping().await
+    }
+
+    /// Waits, however long, for the next message of the subscription: where to reply to, and its payload.
+    pub async fn next_request(&mut self) -> Result<(String, Vec<u8>)> {
+        loop {
+            let mut line = String::new();
+            self.stream.read_line(&mut line).await?;
+            match line.trim_end() {
+                "" => bail!("the server closed the connection"),
+                "PING" => self.write(b"PONG\r\n").await?,
+                line if line.starts_with("INFO ") => {}
+                line => return self.message(line).await,
+            }
+        }
+    }
+
+    /// The rest of a message whose first line is `MSG <subject> <sid> [reply] <size>`: where to reply to, and its payload.
+    async fn message(&mut self, line: &str) -> Result<(String, Vec<u8>)> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let (reply, size) = match words[..] {
+            ["MSG", _, _, size] => ("", size),
+            ["MSG", _, _, reply, size] => (reply, size),
+            _ => bail!("no message but {line:?}"),
+        };
+        let size: usize = size.parse()?;
+        let mut payload = vec![0; size + b"\r\n".len()];
+        timeout(ANSWER_LIMIT, self.stream.read_exact(&mut payload)).await.context("no whole message")??;
+        payload.truncate(size);
+        Ok((reply.to_owned(), payload))
     }
 
     /// Publishes and returns the answer of the JetStream API as JSON; an error if it holds one.

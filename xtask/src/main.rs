@@ -5,6 +5,7 @@
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "a terminal program: printing is what it is for")]
 
 mod advisories;
+mod bench;
 mod ci;
 mod process;
 mod testing;
@@ -30,6 +31,8 @@ enum Task {
     Test(testing::Selection),
     /// Check the house rules: headers, sizes, names, crate arrows
     Tidy,
+    /// Measure naq against bare loops over the raw clients
+    Bench(bench::Options),
     /// Everything that has to hold before a change lands
     Ci,
 }
@@ -54,6 +57,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         }
         Task::Test(selection) => testing::run(&selection),
         Task::Tidy => tidy::run(),
+        Task::Bench(options) => bench::run(&options),
         Task::Ci => ci::run(),
     }
 }

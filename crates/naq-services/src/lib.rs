@@ -6,6 +6,8 @@
 //! Not here: running handlers (naq-worker), reading configuration files (naq-config), printing.
 
 pub mod args;
+#[cfg(feature = "bench")]
+pub mod bare;
 #[cfg(feature = "nats")]
 pub mod connection;
 pub mod context;

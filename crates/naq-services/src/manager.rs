@@ -20,7 +20,12 @@ use tokio::sync::OnceCell;
 
 use crate::{JobService, JobSettings, StorageError, StorageErrorKind, open::open_choice, storage::SharedStorage};
 #[cfg(feature = "nats")]
-use crate::{connection::ConnectionService, open::connection_options};
+use crate::{
+    connection::ConnectionService,
+    open::{connection_options, nats_options},
+    storage::nats,
+    streams::StreamService,
+};
 
 /// What a [`ServiceManager`] builds. Services of a user's own can be added by implementing it.
 pub trait Service: Send + Sync + Sized + 'static {
@@ -137,6 +142,7 @@ struct State {
     built: Vec<Arc<dyn Close>>,
 }
 
+type BuildFuture<'a, S> = Pin<Box<dyn Future<Output = Result<&'a Arc<S>, ServiceError>> + Send + 'a>>;
 type CloseFuture<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 trait Close: Send + Sync {
@@ -198,7 +204,9 @@ impl ServiceManager {
             let cell = state.cells.entry(TypeId::of::<S>()).or_insert_with(|| Arc::new(OnceCell::<Arc<S>>::new()));
             Arc::clone(cell).downcast::<OnceCell<Arc<S>>>().expect("each cell stands under its own type")
         };
-        cell.get_or_try_init(|| self.build::<S>()).await.map(Arc::clone)
+        // Without its type: building nests services in services, and their futures in the futures of every caller.
+        let building: BuildFuture<'_, S> = Box::pin(cell.get_or_try_init(|| self.build::<S>()));
+        building.await.map(Arc::clone)
     }
 
     async fn build<S: Service>(&self) -> Result<Arc<S>, ServiceError> {
@@ -269,6 +277,13 @@ impl Service for StorageService {
     const NAME: &'static str = "store";
 
     async fn build(manager: &ServiceManager) -> Result<Self, ServiceError> {
+        #[cfg(feature = "nats")]
+        if let StoreUrl::Nats { servers } = &manager.store().url {
+            let connection = manager.get::<ConnectionService>().await?;
+            let options = nats_options(servers, manager.config());
+            let opened = nats::open_on(ConnectionService::clone(&connection), options).await;
+            return opened.map(Self).map_err(|source| ServiceError::storage(Self::NAME, source));
+        }
         let opened = open_choice(manager.store(), manager.config()).await;
         opened.map(Self).map_err(|source| ServiceError::storage(Self::NAME, source))
     }
@@ -278,7 +293,8 @@ impl Service for StorageService {
     }
 }
 
-/// For requests to services of the user's own; the store has connections of its own.
+/// The connection to NATS, which the store uses too if it is there; else one to `nats.servers`, for requests to the
+/// user's own services.
 #[cfg(feature = "nats")]
 impl Service for ConnectionService {
     const NAME: &'static str = "NATS connection";
@@ -288,12 +304,27 @@ impl Service for ConnectionService {
             StoreUrl::Nats { servers } => servers,
             StoreUrl::Sqlite { .. } | StoreUrl::Memory { .. } => &manager.config().nats.servers,
         };
+        if servers.is_empty() {
+            let detail = format!("no NATS server is configured, and the store is {}", manager.store().url);
+            let error = StorageError::new(StorageErrorKind::Refused, "connect", detail);
+            return Err(ServiceError::storage(Self::NAME, error.with_hint("set nats.servers to nats://HOST:PORT")));
+        }
         let connected = Self::connect(connection_options(servers, manager.config())).await;
         connected.map_err(|source| ServiceError::storage(Self::NAME, source))
     }
 
     async fn close(&self) {
         Self::close(self).await;
+    }
+}
+
+#[cfg(feature = "nats")]
+impl Service for StreamService {
+    const NAME: &'static str = "stream service";
+
+    async fn build(manager: &ServiceManager) -> Result<Self, ServiceError> {
+        let connection = manager.get::<ConnectionService>().await?;
+        Ok(Self::new(ConnectionService::clone(&connection)))
     }
 }
 

@@ -1,11 +1,9 @@
 //! [`open_storage`]: from a store's URL to the store.
 //!
-//! Invariant: the only place that knows which scheme means which backend. A scheme whose backend was not built in is
-//! refused with the name of the cargo feature to turn on.
+//! Invariant: the only place that knows which scheme means which backend, and how a backend's settings are called in the
+//! configuration. A scheme whose backend was not built in is refused with the name of the cargo feature to turn on.
 
 use naq_config::{ChosenBy, NaqConfig, StoreChoice, StoreUrl};
-#[cfg(feature = "nats")]
-use naq_config::{NatsAuthConfig, NatsConfig, ServerUrl};
 
 #[cfg(feature = "sqlite")]
 use crate::storage::sqlite::{self, SqliteOptions};
@@ -51,48 +49,10 @@ pub async fn open_choice(choice: &StoreChoice, config: &NaqConfig) -> Result<Sha
     }
 }
 
-/// How the NATS store at these servers is opened.
-#[cfg(feature = "nats")]
-fn nats_options(servers: &[ServerUrl], config: &NaqConfig) -> NatsOptions {
-    NatsOptions {
-        connection: connection_options(servers, config),
-        prefix: config.queues.prefix.clone(),
-        replicas: config.nats.replicas.into(),
-        default_lease: config.queues.ack_wait,
-        max_payload: usize::try_from(config.serialization.max_payload.0).ok(),
-    }
-}
-
-/// How these servers are reached.
-#[cfg(feature = "nats")]
-pub(crate) fn connection_options(servers: &[ServerUrl], config: &NaqConfig) -> ConnectionOptions {
-    let NatsConfig { auth, tls, .. } = &config.nats;
-    ConnectionOptions {
-        servers: servers.iter().map(|server| server.expose().to_owned()).collect(),
-        client_name: config.nats.client_name.clone(),
-        auth: match auth {
-            NatsAuthConfig { user: Some(user), password, .. } => Auth::UserPassword {
-                user: user.clone(),
-                password: password.as_ref().map(|secret| secret.expose().to_owned()).unwrap_or_default(),
-            },
-            NatsAuthConfig { token: Some(token), .. } => Auth::Token(token.expose().to_owned()),
-            NatsAuthConfig { nkey_seed: Some(seed), .. } => Auth::Nkey(seed.expose().to_owned()),
-            NatsAuthConfig { credentials_file: Some(path), .. } => Auth::CredentialsFile(path.clone()),
-            _ => Auth::None,
-        },
-        tls: Tls {
-            ca: tls.ca_file.clone(),
-            cert: tls.cert_file.clone(),
-            key: tls.key_file.clone(),
-            required: tls.enabled,
-        },
-        connection_timeout: config.nats.connection_timeout,
-        max_reconnect_attempts: config.nats.max_reconnect_attempts.map(|attempts| attempts as usize),
-        reconnect_wait: config.nats.reconnect_time_wait,
-        ping_interval: config.nats.ping_interval,
-        drain_timeout: config.nats.drain_timeout,
-        ..ConnectionOptions::default()
-    }
+/// The headroom of `serialization.max_payload` is for what surrounds a job.
+#[cfg(any(feature = "sqlite", feature = "nats"))]
+fn max_payload(config: &NaqConfig) -> usize {
+    usize::try_from(config.serialization.max_payload.0).unwrap_or(usize::MAX)
 }
 
 #[cfg(feature = "sqlite")]
@@ -101,9 +61,58 @@ async fn embedded(options: SqliteOptions, config: &NaqConfig) -> Result<SharedSt
         naq_config::Synchronous::Full => sqlite::Synchronous::Full,
         naq_config::Synchronous::Normal => sqlite::Synchronous::Normal,
     };
-    // The headroom of `serialization.max_payload` is for what surrounds a job; a result may use it.
-    let max_body = usize::try_from(config.serialization.max_payload.0).unwrap_or(usize::MAX);
-    sqlite::open(SqliteOptions { synchronous, max_body, ..options }).await
+    sqlite::open(SqliteOptions { synchronous, max_body: max_payload(config), ..options }).await
+}
+
+#[cfg(feature = "nats")]
+pub(crate) fn nats_options(servers: &[naq_config::ServerUrl], config: &NaqConfig) -> NatsOptions {
+    NatsOptions {
+        connection: connection_options(servers, config),
+        prefix: config.queues.prefix.clone(),
+        replicas: usize::from(config.nats.replicas),
+        default_lease: config.queues.ack_wait,
+        max_payload: Some(max_payload(config)),
+    }
+}
+
+/// How a configuration says to reach these servers.
+#[cfg(feature = "nats")]
+pub(crate) fn connection_options(servers: &[naq_config::ServerUrl], config: &NaqConfig) -> ConnectionOptions {
+    let (nats, tls) = (&config.nats, &config.nats.tls);
+    ConnectionOptions {
+        servers: servers.iter().map(|server| server.expose().to_owned()).collect(),
+        client_name: nats.client_name.clone(),
+        auth: auth(&nats.auth),
+        tls: Tls {
+            ca: tls.ca_file.clone(),
+            cert: tls.cert_file.clone(),
+            key: tls.key_file.clone(),
+            required: tls.enabled,
+        },
+        connection_timeout: nats.connection_timeout,
+        max_reconnect_attempts: nats.max_reconnect_attempts.map(|limit| limit as usize),
+        reconnect_wait: nats.reconnect_time_wait,
+        ping_interval: nats.ping_interval,
+        drain_timeout: nats.drain_timeout,
+        ..ConnectionOptions::default()
+    }
+}
+
+/// The configuration allows one way only.
+#[cfg(feature = "nats")]
+fn auth(auth: &naq_config::NatsAuthConfig) -> Auth {
+    if let Some(file) = &auth.credentials_file {
+        Auth::CredentialsFile(file.clone())
+    } else if let Some(seed) = &auth.nkey_seed {
+        Auth::Nkey(seed.expose().to_owned())
+    } else if let Some(token) = &auth.token {
+        Auth::Token(token.expose().to_owned())
+    } else if let Some(user) = &auth.user {
+        let password = auth.password.as_ref().map(|password| password.expose().to_owned()).unwrap_or_default();
+        Auth::UserPassword { user: user.clone(), password }
+    } else {
+        Auth::None
+    }
 }
 
 #[cfg(not(all(feature = "sqlite", feature = "nats")))]

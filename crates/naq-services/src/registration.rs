@@ -75,7 +75,7 @@ pub mod private {
     #[cfg(feature = "worker")]
     pub use inventory;
     pub use naq_models::{RawJson, RetryStrategy, Verdict};
-    pub use serde::Serialize;
+    use serde::{Serialize, de::DeserializeOwned};
 
     pub use super::{HandlerFuture, JobFunction, run_blocking};
     pub use crate::{
@@ -99,16 +99,47 @@ pub mod private {
         T::from_context(cx).ok_or_else(|| Rejection::missing_state(std::any::type_name::<T>()))
     }
 
-    /// An argument must be writable; asked one by one, so that the error stands at its type.
-    pub fn check_argument<T: Serialize>() {}
+    /// What a job's argument must be.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot be the argument of a job",
+        label = "must implement `serde::Serialize` and `serde::Deserialize`",
+        note = "add `#[derive(serde::Serialize, serde::Deserialize)]` to `{Self}`",
+        note = "what the worker shares with its handlers is a `State<{Self}>` instead"
+    )]
+    pub trait Argument: Serialize + DeserializeOwned {}
+
+    #[diagnostic::do_not_recommend]
+    impl<T: Serialize + DeserializeOwned> Argument for T {}
+
+    /// What a job's value must be.
+    #[diagnostic::on_unimplemented(
+        message = "`{Self}` cannot be the result of a job",
+        label = "must implement `serde::Serialize`",
+        note = "add `#[derive(serde::Serialize, serde::Deserialize)]` to `{Self}`"
+    )]
+    pub trait Value: Serialize {}
+
+    #[diagnostic::do_not_recommend]
+    impl<T: Serialize> Value for T {}
+
+    /// An argument on its way into a job. What it returns hides the type, so that one that does not fit is one error, at
+    /// the type.
+    pub fn argument<T: Argument>(value: impl IntoArg<T>) -> impl Serialize {
+        value.into_arg()
+    }
+
+    /// An argument on its way out of a job.
+    pub fn take<T: Argument>(args: &mut Args<'_>, position: usize) -> Result<T, Rejection> {
+        args.take(position)
+    }
 
     /// The verdict on a value.
-    pub fn complete<T: Serialize>(value: &T) -> Verdict {
+    pub fn complete<T: Value>(value: &T) -> Verdict {
         outcome::complete(value)
     }
 
     /// The verdict on an outcome.
-    pub fn outcome<T: Serialize>(outcome: Outcome<T>) -> Verdict {
+    pub fn outcome<T: Value>(outcome: Outcome<T>) -> Verdict {
         outcome::outcome_verdict(outcome)
     }
 

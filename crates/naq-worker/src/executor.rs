@@ -38,6 +38,10 @@ const REVIEW_TRIES: usize = 10;
 const STUCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// How a run of the steps ended.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once per run and taken apart at once; a box would cost an allocation"
+)]
 enum Ending {
     Settle(Action, Traces, Outcome),
     /// Not started, or stopped by the worker's own stop: another run, no attempt counted.
@@ -196,6 +200,10 @@ impl Drop for Alone<'_> {
 fn start<'a>(shared: &Shared, held: &'a Held, job: Job, traces: Traces) -> Step<(&'a Run, JobContext)> {
     if held.is_fenced(BootTime::now()) {
         return ControlFlow::Break(Ending::Forget(traces));
+    }
+    // The worker was asked to stop while this was reviewed.
+    if shared.is_closing() {
+        return ControlFlow::Break(Ending::HandBack(traces));
     }
     if !held.advance(Phase::Buffered, Phase::Running) {
         return ControlFlow::Break(Ending::Forget(traces));
@@ -378,7 +386,9 @@ async fn wait_until_let_go(shared: &Shared, held: &Held) {
     while holds() && !shared.is_closing() {
         sleep(STUCK_PAUSE).await;
     }
-    shared.tally.stuck.fetch_sub(1, Ordering::Relaxed);
+    if !holds() {
+        shared.tally.stuck.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 fn subject<'a>(shared: &'a Shared, held: &'a Held) -> Subject<'a> {

@@ -6,8 +6,9 @@
 //!
 //! Not here: the job's timeout, which the executor enforces through the cancellation token; reading the configuration.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
+use naq_config::{ExecHandler, ExecProtocol, HandlerConfig};
 use naq_services::RequestReply;
 
 use crate::handler::ErasedHandler;
@@ -24,44 +25,7 @@ mod output;
 /// The last words of a program that are kept with an error, in bytes.
 pub const STDERR_TAIL: usize = 8 * 1024;
 /// The most long-lived processes of one handler.
-pub const MAX_PROCESSES: usize = 1024;
-
-/// A program and how it is started.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Program {
-    /// The program and its arguments; no shell takes part. Looked up in `PATH` if it has no slash.
-    pub argv: Vec<String>,
-    /// Added to the worker's environment.
-    pub env: BTreeMap<String, String>,
-    /// Where it runs; the worker's directory if `None`.
-    pub cwd: Option<PathBuf>,
-}
-
-/// A handler that is not written in Rust.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ExternalSpec {
-    /// One process per job: arguments on stdin, result on stdout.
-    Exec(Program),
-    /// Long-lived processes that answer one JSON line to one JSON line.
-    Jsonl {
-        /// What to start.
-        program: Program,
-        /// How many at most, 1 to [`MAX_PROCESSES`]. Each is started when it is first needed.
-        processes: usize,
-    },
-    /// An HTTP request per job.
-    Http {
-        /// Where to: `http://` or `https://`.
-        url: String,
-        /// `POST` and the like.
-        method: String,
-    },
-    /// A NATS request per job.
-    Nats {
-        /// Where to.
-        subject: String,
-    },
-}
+pub const MAX_PROCESSES: u32 = 1024;
 
 /// Why a declared handler cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,18 +45,15 @@ pub enum ExternalErrorReason {
     NoProgram,
     /// Zero, or more than [`MAX_PROCESSES`].
     #[error("processes = {0} is not allowed: 1 to {MAX_PROCESSES}")]
-    Processes(usize),
+    Processes(u32),
     /// Not an absolute `http` or `https` URL.
-    #[error("{url:?} is not a URL this worker can call: {reason}")]
+    #[error("{url} is not a URL this worker can call: {reason}")]
     Url {
-        /// As it was given.
-        url: String,
+        /// As it was given; printed without credentials.
+        url: naq_config::Url,
         /// Why not.
         reason: String,
     },
-    /// Not an HTTP method.
-    #[error("{0:?} is not an HTTP method")]
-    Method(String),
     /// No HTTP client can be made on this host (no trusted certificates, for example).
     #[error("no HTTP client can be made here: {0}")]
     Client(String),
@@ -104,41 +65,45 @@ pub enum ExternalErrorReason {
     NoConnection,
 }
 
-impl ExternalSpec {
-    /// Makes the handler of `kind`. Nothing is started or connected before the first job. `limit` cuts a run short where
-    /// it is less than the job's own timeout.
-    ///
-    /// # Errors
-    /// If the declaration cannot work; see [`ExternalErrorReason`].
-    pub fn build(
-        self,
-        kind: &str,
-        connection: Option<&Arc<dyn RequestReply>>,
-        limit: Option<Duration>,
-    ) -> Result<Arc<dyn ErasedHandler>, ExternalError> {
-        let made: Result<Arc<dyn ErasedHandler>, ExternalErrorReason> = match self {
-            Self::Exec(program) => exec::handler(kind, program),
-            Self::Jsonl { program, processes } => jsonl::handler(kind, program, processes),
-            Self::Http { url, method } => http::handler(kind, &url, &method),
-            Self::Nats { subject } => nats::handler(kind, subject, connection),
-        };
-        let made = made.map_err(|reason| ExternalError { handler: kind.to_owned(), reason })?;
-        Ok(match limit {
-            Some(limit) => limit::limited(made, limit),
-            None => made,
-        })
-    }
+/// Makes the handlers of a configuration; see [`handler`].
+///
+/// # Errors
+/// The first declaration, by kind, that cannot work.
+pub fn handlers(
+    declared: &BTreeMap<String, HandlerConfig>,
+    connection: Option<&Arc<dyn RequestReply>>,
+) -> Result<Vec<Arc<dyn ErasedHandler>>, ExternalError> {
+    declared.iter().map(|(kind, config)| handler(kind, config, connection)).collect()
 }
 
-impl Program {
-    fn check(&self) -> Result<(), ExternalErrorReason> {
-        match self.argv.first() {
-            Some(name) if !name.is_empty() => Ok(()),
-            _ => Err(ExternalErrorReason::NoProgram),
-        }
-    }
+/// Makes the handler of a kind. Nothing is started or connected before the first job.
+///
+/// # Errors
+/// If the declaration cannot work; see [`ExternalErrorReason`].
+pub fn handler(
+    kind: &str,
+    config: &HandlerConfig,
+    connection: Option<&Arc<dyn RequestReply>>,
+) -> Result<Arc<dyn ErasedHandler>, ExternalError> {
+    let made: Result<Arc<dyn ErasedHandler>, ExternalErrorReason> = match config {
+        HandlerConfig::Exec(program) => match program.protocol {
+            ExecProtocol::Once => exec::handler(kind, program.clone()),
+            ExecProtocol::Jsonl { processes } => jsonl::handler(kind, program.clone(), processes),
+        },
+        HandlerConfig::Http(http) => http::handler(kind, http),
+        HandlerConfig::Nats(nats) => nats::handler(kind, &nats.subject, connection),
+    };
+    let made = made.map_err(|reason| ExternalError { handler: kind.to_owned(), reason })?;
+    Ok(match config.timeout() {
+        Some(limit) => limit::handler(made, limit),
+        None => made,
+    })
+}
 
-    fn name(&self) -> &str {
-        self.argv.first().map_or("", String::as_str)
-    }
+fn check_program(program: &ExecHandler) -> Result<(), ExternalErrorReason> {
+    if program_name(program).is_empty() { Err(ExternalErrorReason::NoProgram) } else { Ok(()) }
+}
+
+fn program_name(program: &ExecHandler) -> &str {
+    program.command.first().map_or("", String::as_str)
 }

@@ -14,7 +14,7 @@ use tokio::{
     sync::oneshot,
     time::{MissedTickBehavior, interval},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     clock::BootTime,
@@ -35,7 +35,8 @@ pub(crate) struct Beating {
     thread: thread::JoinHandle<()>,
     /// `None` once it has been received.
     ended: Option<oneshot::Receiver<()>>,
-    stop: CancellationToken,
+    /// Dropped without [`stop`](Self::stop), it ends the thread too: a heart must not beat for a dead worker.
+    stop: DropGuard,
 }
 
 impl Beating {
@@ -54,7 +55,7 @@ impl Beating {
             })
             .map_err(WorkerError::Thread)?;
         match open.await {
-            Ok(Ok(())) => Ok(Self { thread, ended: Some(ended), stop }),
+            Ok(Ok(())) => Ok(Self { thread, ended: Some(ended), stop: stop.drop_guard() }),
             Ok(Err(OpenError::Store(error))) => Err(WorkerError::Store { during: "open the heartbeat", source: error }),
             Ok(Err(OpenError::Runtime(error))) => Err(WorkerError::Thread(error)),
             Err(_) => Err(WorkerError::Heartbeat),
@@ -74,10 +75,14 @@ impl Beating {
     }
 
     /// Ends the thread and waits for it.
-    pub(crate) async fn stop(mut self) {
-        self.stop.cancel();
-        self.ended().await;
-        if self.thread.join().is_err() {
+    pub(crate) async fn stop(self) {
+        let Self { thread, ended, stop } = self;
+        drop(stop);
+        if let Some(ended) = ended {
+            // An error means that the sender was dropped by a panic, which joining reports.
+            let _clean = ended.await;
+        }
+        if thread.join().is_err() {
             tracing::error!("the heartbeat thread had panicked");
         }
     }

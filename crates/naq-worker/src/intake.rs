@@ -258,6 +258,9 @@ impl Intake {
 
     /// The most urgent lane of a queue that has something, unless a more urgent one is about to be refilled.
     fn front(&mut self, queue: usize, now: BootTime) -> Front {
+        if self.queues[queue].paused {
+            return Front::Empty;
+        }
         let lanes = &mut self.lanes[queue * LANES..(queue + 1) * LANES];
         let Some(first) = lanes.iter().position(|lane| !lane.buffer.is_empty()) else { return Front::Empty };
         for lane in lanes[..first].iter_mut().filter(|lane| lane.flowing) {
@@ -299,6 +302,11 @@ impl Intake {
             }
         }
         back
+    }
+
+    /// Something of a paused queue is here: it was on its way when the queue was paused.
+    pub(crate) fn holds_paused(&self) -> bool {
+        self.lanes.iter().enumerate().any(|(i, lane)| self.queues[i / LANES].paused && !lane.buffer.is_empty())
     }
 
     /// What was buffered for too long at `now`: half a lease, or less while slots free seldom.

@@ -145,7 +145,7 @@ mod tests {
         let error = check(|| {
             Box::pin(async {
                 tokio::task::yield_now().await;
-                std::panic::panic_any(42)
+                panic::panic_any(42)
             })
         })
         .await;

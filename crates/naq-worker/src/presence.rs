@@ -1,12 +1,14 @@
 //! A running worker's entry in the list of workers, kept up to date.
 //!
-//! Invariant: written at the start, at every heartbeat interval and when the worker begins to stop; removed at a clean
-//! end. Failing to write it is logged and harms no job.
+//! Invariant: written at the start, at every heartbeat interval, when the worker begins to stop, and, at most every
+//! [`REFRESH`], when other jobs run than it says; removed at a clean end. Failing to write it is logged and harms no job.
+
+use std::time::Duration;
 
 use naq_models::Timestamp;
 use tokio::{
     sync::watch,
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 use crate::{
@@ -15,6 +17,9 @@ use crate::{
     shared::Shared,
     worker::Worker,
 };
+
+/// How old the running jobs of an entry may be: fresh enough for a person who looks, one small write in that time.
+const REFRESH: Duration = Duration::from_secs(2);
 
 /// What of the entry does not change.
 pub(crate) struct Identity {
@@ -39,20 +44,31 @@ pub(crate) enum Stage {
 /// Keeps the entry until `stop` asks to stop now, then removes it.
 pub(crate) async fn keep(shared: &Shared, identity: Identity, mut stage: watch::Receiver<Stage>, stop: &Shutdown) {
     let mut registration = Registration::new(shared.storage.clone(), shared.options.ttl);
-    let mut ticks = interval(shared.options.heartbeat_interval);
+    let mut ticks = interval(REFRESH.min(shared.options.heartbeat_interval));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut written: Option<(Instant, WorkerInfo)> = None;
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            Ok(()) = stage.changed() => {}
+        let due = tokio::select! {
+            _ = ticks.tick() => false,
+            Ok(()) = stage.changed() => true,
             () = stop.requested_now() => break,
+        };
+        let info = describe(shared, &identity, *stage.borrow_and_update());
+        let fresh = written.as_ref().is_some_and(|(at, last)| {
+            at.elapsed() < shared.options.heartbeat_interval
+                && last.running_count == info.running_count
+                && last.running == info.running
+        });
+        if fresh && !due {
+            continue;
         }
         if let Err(error) = shared.clock.measure(&*shared.storage).await {
             tracing::warn!(%error, "the store's clock could not be asked");
         }
-        let info = describe(shared, &identity, *stage.borrow_and_update());
-        if let Err(error) = registration.write(&info).await {
-            tracing::warn!(%error, "the worker's entry could not be written");
+        let info = WorkerInfo { seen_at: shared.clock.now(), ..info };
+        match registration.write(&info).await {
+            Ok(()) => written = Some((Instant::now(), info)),
+            Err(error) => tracing::warn!(%error, "the worker's entry could not be written"),
         }
     }
     if let Err(error) = registration.remove(&shared.worker_id).await {

@@ -197,12 +197,12 @@ impl Running {
         self.stage.send_replace(Stage::Stopping);
         let held = self.shared.intake().drain();
         self.hand_back(held);
-        let closing = timeout(STORE_PATIENCE, consumer.close()).await;
-        match closing {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the consumer was not closed in order"),
-            Err(_) => tracing::warn!("the store did not take back what was on its way"),
-        }
+        // Beside the running jobs: a store that does not answer must not keep a second request waiting.
+        self.hand_backs.spawn(async move {
+            if let Err(error) = consumer.close().await {
+                tracing::warn!(%error, "the consumer was not closed in order");
+            }
+        });
     }
 
     async fn next_event(&mut self, consumer: &mut dyn Consumer, shutdown: &Shutdown) -> Event {
@@ -234,11 +234,17 @@ impl Running {
         }
     }
 
-    fn take_over(&self, claims: Vec<Claim>) {
+    fn take_over(&mut self, claims: Vec<Claim>) {
         let now = BootTime::now();
         let held = self.shared.leases.insert(claims, now);
-        let slots = self.shared.intake().push(held, now);
+        let (slots, paused) = {
+            let mut intake = self.shared.intake();
+            (intake.push(held, now), intake.holds_paused())
+        };
         self.shared.wake(slots);
+        if paused {
+            self.apply_pauses();
+        }
     }
 
     fn apply_pauses(&mut self) {

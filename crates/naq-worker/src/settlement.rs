@@ -57,12 +57,12 @@ pub(crate) struct Finished {
     outcome: Outcome,
     /// What failed for good is tried once more, as a dead letter.
     refused: bool,
-    _bytes: Option<OwnedSemaphorePermit>,
+    bytes: Option<OwnedSemaphorePermit>,
 }
 
 impl Finished {
     pub(crate) fn new(held: Arc<Held>, action: Action, traces: Traces, outcome: Outcome) -> Self {
-        Self { held, action, traces, outcome, refused: false, _bytes: None }
+        Self { held, action, traces, outcome, refused: false, bytes: None }
     }
 }
 
@@ -97,7 +97,8 @@ impl Settler {
         let size = size(&finished.action);
         if size > COUNTED_FROM {
             let kib = u32::try_from(size.div_ceil(1024).min(RESULT_KIB)).expect("bounded by the semaphore");
-            finished._bytes = Arc::clone(&self.bytes).acquire_many_owned(kib).await.ok();
+            let bytes = Arc::clone(&self.bytes).acquire_many_owned(kib).await;
+            finished.bytes = Some(bytes.expect("the semaphore is never closed"));
         }
         let Ok(place) = self.queue.reserve().await else { return false };
         if !finished.held.advance(from, Phase::Settling) {
@@ -195,8 +196,8 @@ async fn settle(shared: &Shared, batch: Vec<Finished>) -> Call {
         match outcome {
             Ok(settled) => ended.push((finished, Some(settled))),
             Err(error) => match after_failure(shared, finished, &error) {
-                Ok(finished) => failed.push(finished),
-                Err(finished) => ended.push((finished, None)),
+                After::TryAgain(finished) => failed.push(finished),
+                After::GiveUp(finished) => ended.push((finished, None)),
             },
         }
     }
@@ -216,8 +217,13 @@ fn may_write(finished: &Finished, now: BootTime) -> bool {
     completed || !finished.held.is_fenced(now)
 }
 
-/// Decides whether a failed settlement is tried again (`Ok`) or given up (`Err`).
-fn after_failure(shared: &Shared, mut finished: Finished, error: &StorageError) -> Result<Finished, Finished> {
+enum After {
+    TryAgain(Finished),
+    GiveUp(Finished),
+}
+
+/// Decides what follows a failed settlement.
+fn after_failure(shared: &Shared, mut finished: Finished, error: &StorageError) -> After {
     let id = finished.held.id();
     let for_good = matches!(error.kind(), StorageErrorKind::Refused | StorageErrorKind::TooLarge);
     if for_good
@@ -241,14 +247,14 @@ fn after_failure(shared: &Shared, mut finished: Finished, error: &StorageError) 
             subject.fail(&run.job, JobError::new(error_type::ERROR, format!("the store refused: {error}"), now))
         };
         (finished.action, finished.outcome, finished.refused) = (action, outcome, true);
-        return Ok(finished);
+        return After::TryAgain(finished);
     }
     if for_good || error.kind() == StorageErrorKind::Closed {
         tracing::error!(job = %id, %error, "the job could not be settled; it comes back when its lease runs out");
-        return Err(finished);
+        return After::GiveUp(finished);
     }
     tracing::warn!(job = %id, %error, "the settlement failed and is tried again while the lease lives");
-    Ok(finished)
+    After::TryAgain(finished)
 }
 
 async fn count(shared: &Shared, finished: &Finished, settled: Option<Settled>) {

@@ -45,8 +45,9 @@ pub use naq_services as services;
 #[doc(hidden)]
 pub use naq_services::__private;
 pub use naq_services::{
-    CancellationToken, Failure, IntoFailure, JobContext, JobFailure, JobHandle, JobService, JobServiceError,
-    JobServiceErrorKind, NewJob, Outcome, Receipt, ResultError, ResultErrorKind, ServiceManager, State, new_job::secs,
+    CancellationToken, Failure, FromContext, IntoFailure, JobContext, JobFailure, JobHandle, JobService,
+    JobServiceError, JobServiceErrorKind, NewJob, Outcome, Receipt, ResultError, ResultErrorKind, ServiceManager,
+    State, new_job::secs,
 };
 #[cfg(feature = "testing")]
 pub use naq_testing as testing;

@@ -1,3 +1,21 @@
 //! The whole system at work: real servers, the real binary, real files. One module per behaviour.
 
+mod bad_input;
+mod burning;
+mod cli;
+mod crash_points;
+mod deploy;
+mod external;
+mod foreign;
+mod forgotten_acks;
+mod gate;
 mod harness;
+mod idle;
+mod many;
+mod poison;
+mod python;
+mod run_log;
+mod server_killed;
+mod site;
+mod sqlite_killed;
+mod worker_killed;

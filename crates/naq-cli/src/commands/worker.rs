@@ -24,6 +24,8 @@ pub(crate) async fn run(session: &Session, command: WorkerCommand, handlers: Han
 
 async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRegistry) -> Result<(), CliError> {
     let jobs = session.jobs().await?;
+    // So that `naq::enqueue` in a handler goes to the store that the worker serves, whatever the environment says.
+    naq_queue::install(session.services().clone()).await.map_err(|e| CliError::failed(with_sources(&e)))?;
     let config = session.config();
     let conflict = |e: naq_worker::handler::DuplicateHandler| CliError::usage(e.to_string());
     for handler in naq_worker::builtin::handlers() {
@@ -49,6 +51,7 @@ async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRe
         .queues(queues)
         .concurrency(concurrency as usize)
         .handlers(handlers)
+        .state(jobs.clone())
         .options(options);
     if let Some(name) = args.name {
         builder = builder.name(name);

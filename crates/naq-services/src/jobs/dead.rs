@@ -3,14 +3,19 @@
 //! Invariant: a dead letter's bytes are never changed and never parsed for anything but showing and retrying it; it
 //! goes only when somebody says so.
 
+use std::{collections::HashSet, time::Duration};
+
 use naq_models::{JobError, JobId, JobStatus, QueueName, Timestamp, wire};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::{JobService, JobServiceError, JobServiceErrorKind, Receipt, Result};
 use crate::storage::{DeadLetter, ListFilter, Sighting};
 
 /// Dead letters per call of the store.
 const BATCH: usize = 256;
+/// How far the store's clock, as it is asked, may be from the times that it writes on letters.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 /// Refusals that a [`RetryReport`] names.
 const MAX_EXAMPLES: usize = 20;
 
@@ -117,14 +122,25 @@ impl JobService {
     /// # Errors
     /// If the store fails; what was retried by then stays retried.
     pub async fn dead_retry_all(&self, queue: Option<&QueueName>) -> Result<RetryReport> {
-        let began = self.store_time().await?;
+        let latest = self.store_time().await?.saturating_add(CLOCK_TOLERANCE);
+        // A job that dies again gets a letter that passes for an old one only if it was retried before this.
+        let remember_until = Instant::now() + 2 * CLOCK_TOLERANCE;
+        let mut retried = HashSet::new();
         let (mut report, mut cursor) = (RetryReport::default(), None);
         loop {
             let page = self.dead_list(queue, BATCH, cursor).await?;
-            for letter in page.letters.iter().filter(|letter| letter.address.stored_at <= began) {
+            for letter in page.letters.iter().filter(|letter| letter.address.stored_at <= latest) {
                 let id = &letter.address.id;
+                if retried.contains(id) {
+                    continue;
+                }
                 match self.retry(id).await {
-                    Ok(_) => report.retried += 1,
+                    Ok(_) => {
+                        report.retried += 1;
+                        if Instant::now() < remember_until {
+                            retried.insert(id.clone());
+                        }
+                    }
                     // Somebody else retried or purged it.
                     Err(error) if error.kind() == JobServiceErrorKind::NotFound => {}
                     Err(error) if matches!(error.kind(), JobServiceErrorKind::Storage(_)) => return Err(error),
@@ -160,11 +176,11 @@ impl JobService {
     /// # Errors
     /// If the store fails; what was removed by then stays removed.
     pub async fn dead_purge_all(&self, queue: Option<&QueueName>) -> Result<u64> {
-        let began = self.store_time().await?;
+        let latest = self.store_time().await?.saturating_add(CLOCK_TOLERANCE);
         let (mut purged, mut cursor) = (0, None);
         loop {
             let page = self.dead_list(queue, BATCH, cursor).await?;
-            for letter in page.letters.iter().filter(|letter| letter.address.stored_at <= began) {
+            for letter in page.letters.iter().filter(|letter| letter.address.stored_at <= latest) {
                 match self.dead_purge(&letter.address.id).await {
                     Ok(()) => purged += 1,
                     Err(error) if error.kind() == JobServiceErrorKind::NotFound => {}

@@ -86,8 +86,16 @@ impl Default for NatsOptions {
 /// [`StorageErrorKind::Incompatible`] if the server has no JetStream, is too old, or has streams of these names with
 /// settings that break a promise.
 pub async fn open(options: NatsOptions) -> Result<SharedStorage> {
-    let names = Names::new(&options.prefix)?;
     let connection = ConnectionService::connect(options.connection.clone()).await?;
+    open_on(connection, options).await
+}
+
+/// The same over a connection that is there; closing the store closes it.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_on(connection: ConnectionService, options: NatsOptions) -> Result<SharedStorage> {
+    let names = Names::new(&options.prefix)?;
     let streams = StreamService::new(connection.clone());
     let features = Features::detect(&streams).await?;
     let ttl = features.may_have_message_ttl();

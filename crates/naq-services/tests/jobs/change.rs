@@ -15,11 +15,14 @@ async fn ended(jobs: &JobService, name: &str) -> JobResult {
     }
 }
 
-#[tokio::test]
-async fn cancels_wherever_the_job_stands() {
-    let jobs = service().await;
+pub(crate) async fn cancels_wherever_the_job_stands(stage: &Stage) {
+    let jobs = stage.service().await;
     jobs.enqueue(job("running")).await.unwrap();
-    let running = claim_one(&jobs).await;
+    // Some stores know only from the worker that a job runs.
+    let mut worker = consumer(&jobs, &QueueName::default(), Runs(Some(id("running")))).await;
+    let running = take(worker.as_mut(), 1).await.pop().unwrap();
+    let seen = jobs.status(&id("running")).await.unwrap();
+    assert_eq!((seen.status, seen.worker_id.as_deref()), (JobStatus::Running, Some("w1")));
     jobs.enqueue(job("pending")).await.unwrap();
     jobs.enqueue(job("scheduled").delay(secs(60))).await.unwrap();
     for (name, was) in
@@ -35,13 +38,13 @@ async fn cancels_wherever_the_job_stands() {
     }
     assert_eq!(finish(&jobs, running, Ok(value("1"))).await, Settled::AlreadyEnded, "the worker came second");
     assert_eq!(ended(&jobs, "running").await.status, JobStatus::Cancelled);
+    worker.close().await.unwrap();
     assert_eq!(claim(&jobs, &queue("default"), 5).await.len(), 0, "nothing is left to run");
     assert_eq!(jobs.cancel(&id("none"), "").await.unwrap_err().kind(), JobServiceErrorKind::NotFound);
 }
 
-#[tokio::test]
-async fn what_keeps_no_result_is_cancelled_too() {
-    let jobs = service().await;
+pub(crate) async fn what_keeps_no_result_is_cancelled_too(stage: &Stage) {
+    let jobs = stage.service().await;
     jobs.enqueue(job("a").result_ttl(secs(0))).await.unwrap();
     let outcome = jobs.cancel(&id("a"), "no").await.unwrap();
     assert_eq!(outcome, CancelOutcome::Cancelled { was: JobStatus::Pending });
@@ -49,9 +52,8 @@ async fn what_keeps_no_result_is_cancelled_too() {
     assert_eq!(claim(&jobs, &queue("default"), 5).await.len(), 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cancel_and_finish_have_one_winner() {
-    let jobs = service().await;
+pub(crate) async fn cancel_and_finish_have_one_winner(stage: &Stage) {
+    let jobs = stage.service().await;
     let names: Vec<String> = (0..40).map(|n| format!("j{n}")).collect();
     for name in &names {
         jobs.enqueue(job(name)).await.unwrap();
@@ -77,9 +79,8 @@ async fn cancel_and_finish_have_one_winner() {
     assert_eq!(jobs.queue(&queue("default")).await.unwrap().running, 0);
 }
 
-#[tokio::test]
-async fn a_failed_job_starts_a_new_life() {
-    let jobs = service().await;
+pub(crate) async fn a_failed_job_starts_a_new_life(stage: &Stage) {
+    let jobs = stage.service().await;
     failed(&jobs, "a").await;
     let before = jobs.storage().get_result(&id("a")).await.unwrap().unwrap().revision;
     let receipt = jobs.retry(&id("a")).await.unwrap();
@@ -95,9 +96,8 @@ async fn a_failed_job_starts_a_new_life() {
     assert_eq!(jobs.retry(&id("a")).await.unwrap_err().kind(), JobServiceErrorKind::Conflict);
 }
 
-#[tokio::test]
-async fn a_cancelled_job_starts_a_new_life_from_its_result() {
-    let jobs = service().await;
+pub(crate) async fn a_cancelled_job_starts_a_new_life_from_its_result(stage: &Stage) {
+    let jobs = stage.service().await;
     jobs.enqueue(NewJob::new("k", json!({"to": 5})).job_id("a").queue("mail").priority(0)).await.unwrap();
     jobs.cancel(&id("a"), "no").await.unwrap();
     assert_eq!(jobs.retry(&id("a")).await.unwrap().queue.as_str(), "mail");
@@ -108,18 +108,16 @@ async fn a_cancelled_job_starts_a_new_life_from_its_result() {
     assert_eq!(ended(&jobs, "a").await.status, JobStatus::Completed);
 }
 
-#[tokio::test]
-async fn a_cancelled_job_that_hardly_fits_is_cancelled_all_the_same() {
-    let jobs = service_with(JobSettings { max_body: 2_000, ..JobSettings::default() }).await;
+pub(crate) async fn a_cancelled_job_that_hardly_fits_is_cancelled_all_the_same(stage: &Stage) {
+    let jobs = stage.service_with(JobSettings { max_body: 2_000, ..JobSettings::default() }).await;
     jobs.enqueue(NewJob::new("k", json!(["x".repeat(1_600)])).job_id("a")).await.unwrap();
     jobs.cancel(&id("a"), "no").await.unwrap();
     assert_eq!(ended(&jobs, "a").await.job, None);
     assert_eq!(jobs.retry(&id("a")).await.unwrap_err().kind(), JobServiceErrorKind::Conflict);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_ten_retries_one_starts_a_life() {
-    let jobs = service().await;
+pub(crate) async fn of_ten_retries_one_starts_a_life(stage: &Stage) {
+    let jobs = stage.service().await;
     failed(&jobs, "a").await;
     let mut retrying = JoinSet::new();
     for _ in 0..10 {
@@ -137,9 +135,8 @@ async fn of_ten_retries_one_starts_a_life() {
     assert_eq!(claim(&jobs, &queue("default"), 5).await.len(), 1);
 }
 
-#[tokio::test]
-async fn only_what_waits_is_rescheduled() {
-    let jobs = service().await;
+pub(crate) async fn only_what_waits_is_rescheduled(stage: &Stage) {
+    let jobs = stage.service().await;
     let time = jobs.storage().now().await.unwrap().saturating_add(secs(500));
     jobs.enqueue(job("a").delay(secs(60))).await.unwrap();
     assert_eq!(jobs.reschedule(&id("a"), time).await.unwrap().status, JobStatus::Scheduled);

@@ -3,9 +3,8 @@ use naq_services::{JobServiceErrorKind, jobs::DeadLetterView};
 
 use super::*;
 
-#[tokio::test]
-async fn lists_and_shows() {
-    let jobs = service().await;
+pub(crate) async fn lists_and_shows(stage: &Stage) {
+    let jobs = stage.service().await;
     for name in ["a", "b", "c"] {
         failed(&jobs, name).await;
     }
@@ -30,9 +29,8 @@ async fn lists_and_shows() {
     assert_eq!(letter.error.error_type, "net");
 }
 
-#[tokio::test]
-async fn retries_one_and_all() {
-    let jobs = service().await;
+pub(crate) async fn retries_one_and_all(stage: &Stage) {
+    let jobs = stage.service().await;
     for name in ["a", "b", "c"] {
         failed(&jobs, name).await;
     }
@@ -44,9 +42,8 @@ async fn retries_one_and_all() {
     assert_eq!(jobs.queue(&QueueName::default()).await.unwrap().failed, 0);
 }
 
-#[tokio::test]
-async fn what_cannot_be_read_stays_and_is_reported() {
-    let jobs = service().await;
+pub(crate) async fn what_cannot_be_read_stays_and_is_reported(stage: &Stage) {
+    let jobs = stage.service().await;
     failed(&jobs, "good").await;
     jobs.enqueue(job("bad")).await.unwrap();
     let claim = claim_one(&jobs).await;
@@ -65,9 +62,8 @@ async fn what_cannot_be_read_stays_and_is_reported() {
     assert_eq!(jobs.dead_show(&id("bad")).await.unwrap().body.as_ref(), b"\xff");
 }
 
-#[tokio::test]
-async fn purges_one_and_all() {
-    let jobs = service().await;
+pub(crate) async fn purges_one_and_all(stage: &Stage) {
+    let jobs = stage.service().await;
     for name in ["a", "b", "c"] {
         failed(&jobs, name).await;
     }

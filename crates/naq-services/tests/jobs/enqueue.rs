@@ -4,9 +4,8 @@ use tokio::task::JoinSet;
 
 use super::*;
 
-#[tokio::test]
-async fn the_receipt_says_where_the_job_went() {
-    let jobs = service().await;
+pub(crate) async fn the_receipt_says_where_the_job_went(stage: &Stage) {
+    let jobs = stage.service().await;
     let now = jobs.storage().now().await.unwrap();
     let cases = [
         (job("a").queue("mail"), JobStatus::Pending, "mail"),
@@ -26,9 +25,8 @@ async fn the_receipt_says_where_the_job_went() {
     assert!(due >= now.saturating_add(secs(60)) && due <= now.saturating_add(secs(80)), "{due}");
 }
 
-#[tokio::test]
-async fn generated_ids_differ_and_sort_by_time() {
-    let jobs = service().await;
+pub(crate) async fn generated_ids_differ_and_sort_by_time(stage: &Stage) {
+    let jobs = stage.service().await;
     let new = (0..100).map(|_| NewJob::new("k", json!({}))).collect();
     let ids: Vec<_> = jobs.enqueue_many(new).await.into_iter().map(|r| r.unwrap().job_id).collect();
     assert!(ids.iter().all(|id| id.is_generated()));
@@ -38,9 +36,8 @@ async fn generated_ids_differ_and_sort_by_time() {
     assert!(ids.iter().all(|id| id < later.id()));
 }
 
-#[tokio::test]
-async fn a_taken_id_is_a_duplicate_with_the_status_of_the_job_that_has_it() {
-    let jobs = service().await;
+pub(crate) async fn a_taken_id_is_a_duplicate_with_the_status_of_the_job_that_has_it(stage: &Stage) {
+    let jobs = stage.service().await;
     jobs.enqueue(job("a").queue("mail")).await.unwrap();
     let again = jobs.enqueue(job("a").queue("other")).await.unwrap();
     let receipt = again.receipt().unwrap();
@@ -57,18 +54,16 @@ async fn a_taken_id_is_a_duplicate_with_the_status_of_the_job_that_has_it() {
     assert_eq!(again.result_within(LONG).await.unwrap(), 5);
 }
 
-#[tokio::test]
-async fn one_id_twice_in_a_batch_is_stored_once() {
-    let jobs = service().await;
+pub(crate) async fn one_id_twice_in_a_batch_is_stored_once(stage: &Stage) {
+    let jobs = stage.service().await;
     let outcomes = jobs.enqueue_many(vec![job("a"), job("b"), job("a"), job("b").queue("no.name")]).await;
     let duplicates: Vec<_> = outcomes.iter().map(|o| o.as_ref().ok().map(|r| r.duplicate)).collect();
     assert_eq!(duplicates, [Some(false), Some(false), Some(true), None]);
     assert_eq!(jobs.queue(&QueueName::default()).await.unwrap().pending, 2);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_twenty_producers_of_one_id_one_stores_it() {
-    let jobs = service().await;
+pub(crate) async fn of_twenty_producers_of_one_id_one_stores_it(stage: &Stage) {
+    let jobs = stage.service().await;
     let mut producers = JoinSet::new();
     for _ in 0..20 {
         let jobs = jobs.clone();
@@ -79,24 +74,23 @@ async fn of_twenty_producers_of_one_id_one_stores_it() {
     assert_eq!(claim(&jobs, &QueueName::default(), 5).await.len(), 1);
 }
 
-#[tokio::test]
-async fn what_is_too_large_is_refused_with_both_numbers() {
+pub(crate) async fn what_is_too_large_is_refused_with_both_numbers(stage: &Stage) {
     let settings = JobSettings { max_body: 10_000, ..JobSettings::default() };
-    let jobs = service_with(settings).await;
+    let jobs = stage.service_with(settings).await;
     let error = jobs.enqueue(NewJob::new("k", json!(["x".repeat(10_000)])).job_id("a")).await.unwrap_err();
     assert_eq!(error.kind(), JobServiceErrorKind::TooLarge);
     assert!(error.to_string().contains("10000"), "{error}");
     assert_eq!(jobs.status(&id("a")).await.unwrap_err().kind(), JobServiceErrorKind::NotFound);
 
-    let jobs = service_with(JobSettings { max_body: 5 << 20, ..JobSettings::default() }).await;
+    let jobs = stage.service_with(JobSettings { max_body: 5 << 20, ..JobSettings::default() }).await;
     let error = jobs.enqueue(NewJob::new("k", json!(["x".repeat(3 << 20)]))).await.unwrap_err();
     assert_eq!(error.kind(), JobServiceErrorKind::TooLarge);
-    assert!(error.to_string().contains("the memory store"), "{error}");
+    let backend = jobs.storage().info().backend;
+    assert!(error.to_string().contains(&format!("the {backend} store")), "{error}");
 }
 
-#[tokio::test]
-async fn what_cannot_run_is_refused() {
-    let jobs = service().await;
+pub(crate) async fn what_cannot_run_is_refused(stage: &Stage) {
+    let jobs = stage.service().await;
     for new in [NewJob::new("", json!({})), NewJob::new("k", json!(5)), job("a").priority(9), job("a").timeout(secs(0))]
     {
         assert_eq!(jobs.enqueue(new).await.unwrap_err().kind(), JobServiceErrorKind::InvalidJob);
@@ -113,14 +107,13 @@ async fn what_cannot_run_is_refused() {
     assert_eq!(jobs.queue(&QueueName::default()).await.unwrap().pending, 0);
 }
 
-#[tokio::test]
-async fn a_submission_takes_from_the_configuration_what_it_leaves_out() {
+pub(crate) async fn a_submission_takes_from_the_configuration_what_it_leaves_out(stage: &Stage) {
     let mut settings = JobSettings::default();
     settings.defaults.queue = queue("standard");
     settings.defaults.max_retries = 7;
     settings.defaults.timeout = secs(11);
     settings.defaults.result_ttl = secs(13);
-    let jobs = service_with(settings).await;
+    let jobs = stage.service_with(settings).await;
     let bare = jobs.read_submission(br#"{"v":1,"kind":"k","args":[],"timeout":null}"#).unwrap();
     assert_eq!((bare.queue.as_str(), bare.retry.max_retries), ("standard", 7));
     assert_eq!((Seconds(bare.timeout), Seconds(bare.result_ttl)), (Seconds(secs(11)), Seconds(secs(13))));

@@ -21,9 +21,8 @@ async fn all(jobs: &JobService, filter: JobFilter) -> Vec<(String, JobStatus)> {
     panic!("the list has no end");
 }
 
-#[tokio::test]
-async fn pages_hold_each_job_once() {
-    let jobs = service().await;
+pub(crate) async fn pages_hold_each_job_once(stage: &Stage) {
+    let jobs = stage.service().await;
     failed(&jobs, "dead").await;
     jobs.enqueue(job("done")).await.unwrap();
     finish(&jobs, claim_one(&jobs).await, Ok(value("1"))).await;
@@ -48,9 +47,8 @@ async fn pages_hold_each_job_once() {
     }
 }
 
-#[tokio::test]
-async fn filters_by_kind_and_queue() {
-    let jobs = service().await;
+pub(crate) async fn filters_by_kind_and_queue(stage: &Stage) {
+    let jobs = stage.service().await;
     let kinds = |n: usize| if n.is_multiple_of(10) { "rare" } else { "usual" };
     let new = (0..100).map(|n| NewJob::new(kinds(n), json!({})).job_id(format!("j{n}")).queue("mail")).collect();
     for outcome in jobs.enqueue_many(new).await {
@@ -62,17 +60,15 @@ async fn filters_by_kind_and_queue() {
     assert_eq!(found, (0..10).map(|n| format!("j{}", n * 10)).collect());
 }
 
-#[tokio::test]
-async fn a_retried_job_is_listed_as_it_stands() {
-    let jobs = service().await;
+pub(crate) async fn a_retried_job_is_listed_as_it_stands(stage: &Stage) {
+    let jobs = stage.service().await;
     failed(&jobs, "a").await;
     jobs.retry(&id("a")).await.unwrap();
     assert_eq!(all(&jobs, JobFilter::default()).await, [("a".to_owned(), JobStatus::Pending)]);
 }
 
-#[tokio::test]
-async fn queues_are_counted_and_paused() {
-    let jobs = service().await;
+pub(crate) async fn queues_are_counted_and_paused(stage: &Stage) {
+    let jobs = stage.service().await;
     jobs.enqueue(job("a").queue("mail").priority(0)).await.unwrap();
     jobs.enqueue(job("b").queue("mail")).await.unwrap();
     jobs.enqueue(job("c").queue("mail").delay(secs(60))).await.unwrap();

@@ -1,8 +1,10 @@
-//! The job service over the memory store: what each operation does to jobs that a real store holds.
+//! The job service over every store: what each operation does to jobs that a real store holds.
+//!
+//! Invariant: each test runs on each store, with jobs of its own.
 //!
 //! Not here: the store itself (its conformance suite) and running handlers (naq-worker): a job is run here by claiming
 //! and settling it by hand.
-#![cfg(feature = "sqlite")]
+#![cfg(all(feature = "sqlite", feature = "nats"))]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
@@ -18,8 +20,8 @@ use naq_models::{Job, JobError, JobId, JobResult, JobStatus, Priority, QueueName
 use naq_services::{
     JobService, JobSettings, NewJob, open_storage,
     storage::{
-        Action, Claim, ConsumerEvent, ConsumerOptions, DeadLetter, Demand, Lane, ResultRecord, RunningAt, RunningJobs,
-        Settled, Settlement,
+        Action, Claim, Consumer, ConsumerEvent, ConsumerOptions, DeadLetter, Demand, Lane, ResultRecord, RunningAt,
+        RunningJobs, Settled, Settlement,
     },
 };
 use serde_json::json;
@@ -30,19 +32,108 @@ mod enqueue;
 mod lists;
 mod purge;
 mod results;
+#[allow(dead_code, clippy::print_stdout, reason = "shared with the tests of the NATS store")]
+#[path = "../nats/server.rs"]
+mod server;
+mod services;
+
+use server::Server;
 
 /// Longer than anything takes that does not hang.
 const LONG: Duration = Duration::from_secs(20);
 
-/// A service over a memory store of its own.
-async fn service() -> JobService {
-    service_with(JobSettings::default()).await
+/// Where a test's jobs lie.
+struct Stage {
+    server: Option<Server>,
 }
 
-async fn service_with(settings: JobSettings) -> JobService {
-    static STORES: AtomicU64 = AtomicU64::new(0);
-    let url: StoreUrl = format!("memory://jobs-{}", STORES.fetch_add(1, Ordering::Relaxed)).parse().unwrap();
-    JobService::new(open_storage(&url, &NaqConfig::default()).await.unwrap(), settings)
+impl Stage {
+    /// A service over a store of its own.
+    async fn service(&self) -> JobService {
+        self.service_with(JobSettings::default()).await
+    }
+
+    async fn service_with(&self, settings: JobSettings) -> JobService {
+        static STORES: AtomicU64 = AtomicU64::new(0);
+        let name = format!("jobs-{}", STORES.fetch_add(1, Ordering::Relaxed));
+        let url = match &self.server {
+            None => format!("memory://{name}"),
+            Some(server) => server.url(),
+        };
+        let url: StoreUrl = url.parse().unwrap();
+        let mut config = NaqConfig::default();
+        config.queues.prefix = name;
+        JobService::new(open_storage(&url, &config).await.unwrap(), settings)
+    }
+}
+
+macro_rules! on_each_store {
+    ($($module:ident: $($test:ident)*;)*) => {
+        mod on_memory {
+            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                crate::$module::$test(&crate::Stage { server: None }).await;
+            })*)*
+        }
+        mod on_nats {
+            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                for binary in crate::server::binaries() {
+                    let server = Some(crate::Server::start(&binary));
+                    crate::$module::$test(&crate::Stage { server }).await;
+                }
+            })*)*
+        }
+    };
+}
+
+on_each_store! {
+    change:
+        cancels_wherever_the_job_stands
+        what_keeps_no_result_is_cancelled_too
+        cancel_and_finish_have_one_winner
+        a_failed_job_starts_a_new_life
+        a_cancelled_job_starts_a_new_life_from_its_result
+        a_cancelled_job_that_hardly_fits_is_cancelled_all_the_same
+        of_ten_retries_one_starts_a_life
+        only_what_waits_is_rescheduled
+    ;
+    dead:
+        lists_and_shows
+        retries_one_and_all
+        what_cannot_be_read_stays_and_is_reported
+        purges_one_and_all
+    ;
+    enqueue:
+        the_receipt_says_where_the_job_went
+        generated_ids_differ_and_sort_by_time
+        a_taken_id_is_a_duplicate_with_the_status_of_the_job_that_has_it
+        one_id_twice_in_a_batch_is_stored_once
+        of_twenty_producers_of_one_id_one_stores_it
+        what_is_too_large_is_refused_with_both_numbers
+        what_cannot_run_is_refused
+        a_submission_takes_from_the_configuration_what_it_leaves_out
+    ;
+    lists:
+        pages_hold_each_job_once
+        filters_by_kind_and_queue
+        a_retried_job_is_listed_as_it_stands
+        queues_are_counted_and_paused
+    ;
+    purge:
+        cancels_what_is_pending_and_nothing_else
+        a_paused_queue_can_be_purged
+        garbage_becomes_a_dead_letter_byte_for_byte
+        a_producer_that_goes_on_does_not_keep_the_purge_from_ending
+    ;
+    results:
+        a_waiting_handle_gets_the_value
+        a_failure_and_a_cancellation_are_typed
+        waiting_ends
+        a_job_without_a_result_cannot_be_waited_for
+        a_retried_job_is_unfinished_again
+        a_child_names_its_parent_and_goes_to_its_store
+    ;
 }
 
 fn id(text: &str) -> JobId {
@@ -57,22 +148,23 @@ fn job(id: &str) -> NewJob {
     NewJob::new("k", json!({})).job_id(id)
 }
 
-struct Idle;
+/// What the worker of a test says it runs.
+struct Runs(Option<JobId>);
 
-impl RunningJobs for Idle {
-    fn running(&self, _: &JobId) -> Option<RunningAt> {
-        None
+impl RunningJobs for Runs {
+    fn running(&self, id: &JobId) -> Option<RunningAt> {
+        let started_at = naq_models::Timestamp::EPOCH;
+        (self.0.as_ref() == Some(id)).then(|| RunningAt { worker_id: "w1".into(), started_at })
     }
 }
 
-/// Claims what is pending in a queue, at most `max`, as a worker would.
-async fn claim(jobs: &JobService, queue: &QueueName, max: usize) -> Vec<Claim> {
-    let options = ConsumerOptions {
-        worker_id: "w1".into(),
-        queues: vec![jobs.settings().options_of(queue)],
-        running: Arc::new(Idle),
-    };
-    let mut consumer = jobs.storage().open_consumer(options).await.unwrap();
+async fn consumer(jobs: &JobService, queue: &QueueName, runs: Runs) -> Box<dyn Consumer> {
+    let queues = vec![jobs.settings().options_of(queue)];
+    let options = ConsumerOptions { worker_id: "w1".into(), queues, running: Arc::new(runs) };
+    jobs.storage().open_consumer(options).await.unwrap()
+}
+
+async fn take(consumer: &mut dyn Consumer, max: usize) -> Vec<Claim> {
     let lanes = Priority::ALL.map(|priority| (Lane { queue: 0, priority }, max)).to_vec();
     consumer.demand(Demand { lanes, total: max });
     let mut claims = Vec::new();
@@ -83,6 +175,13 @@ async fn claim(jobs: &JobService, queue: &QueueName, max: usize) -> Vec<Claim> {
             ConsumerEvent::Trouble(error) => panic!("{error}"),
         }
     }
+    claims
+}
+
+/// Claims what is pending in a queue, at most `max`, as a worker would that is gone then.
+async fn claim(jobs: &JobService, queue: &QueueName, max: usize) -> Vec<Claim> {
+    let mut consumer = consumer(jobs, queue, Runs(None)).await;
+    let claims = take(consumer.as_mut(), max).await;
     consumer.close().await.unwrap();
     claims
 }

@@ -17,9 +17,8 @@ async fn garbage(jobs: &JobService, name: &str) {
     assert_eq!(jobs.storage().enqueue(vec![entry]).await.pop().unwrap().unwrap(), Enqueued::Stored);
 }
 
-#[tokio::test]
-async fn cancels_what_is_pending_and_nothing_else() {
-    let jobs = service().await;
+pub(crate) async fn cancels_what_is_pending_and_nothing_else(stage: &Stage) {
+    let jobs = stage.service().await;
     jobs.enqueue(job("running")).await.unwrap();
     let running = claim_one(&jobs).await;
     jobs.enqueue(job("later").delay(secs(60))).await.unwrap();
@@ -46,17 +45,15 @@ async fn cancels_what_is_pending_and_nothing_else() {
     assert_eq!(jobs.status(&id("p7")).await.unwrap().status, JobStatus::Pending);
 }
 
-#[tokio::test]
-async fn a_paused_queue_can_be_purged() {
-    let jobs = service().await;
+pub(crate) async fn a_paused_queue_can_be_purged(stage: &Stage) {
+    let jobs = stage.service().await;
     jobs.enqueue(job("a")).await.unwrap();
     jobs.pause(&QueueName::default()).await.unwrap();
     assert_eq!(jobs.purge_queue(&QueueName::default()).await.unwrap(), 1);
 }
 
-#[tokio::test]
-async fn garbage_becomes_a_dead_letter_byte_for_byte() {
-    let jobs = service().await;
+pub(crate) async fn garbage_becomes_a_dead_letter_byte_for_byte(stage: &Stage) {
+    let jobs = stage.service().await;
     garbage(&jobs, "bad").await;
     assert_eq!(jobs.status(&id("bad")).await.unwrap().error.unwrap().error_type, error_type::DECODE);
     jobs.purge_queue(&QueueName::default()).await.unwrap();
@@ -65,9 +62,8 @@ async fn garbage_becomes_a_dead_letter_byte_for_byte() {
     assert_eq!(jobs.status(&id("bad")).await.unwrap().status, JobStatus::Failed);
 }
 
-#[tokio::test]
-async fn a_producer_that_goes_on_does_not_keep_the_purge_from_ending() {
-    let jobs = service().await;
+pub(crate) async fn a_producer_that_goes_on_does_not_keep_the_purge_from_ending(stage: &Stage) {
+    let jobs = stage.service().await;
     for n in 0..50 {
         jobs.enqueue(job(&format!("first{n}"))).await.unwrap();
     }

@@ -8,9 +8,8 @@ use naq_services::{
 
 use super::*;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_waiting_handle_gets_the_value() {
-    let jobs = service().await;
+pub(crate) async fn a_waiting_handle_gets_the_value(stage: &Stage) {
+    let jobs = stage.service().await;
     let handle = jobs.enqueue(job("a").returning::<u32>()).await.unwrap();
     let mut waiting = tokio::task::JoinSet::new();
     let waiter = handle.clone();
@@ -30,9 +29,8 @@ async fn a_waiting_handle_gets_the_value() {
     assert_eq!(text.result_within(LONG).await.unwrap_err().kind(), ResultErrorKind::WrongType);
 }
 
-#[tokio::test]
-async fn a_failure_and_a_cancellation_are_typed() {
-    let jobs = service().await;
+pub(crate) async fn a_failure_and_a_cancellation_are_typed(stage: &Stage) {
+    let jobs = stage.service().await;
     let handle = jobs.enqueue(job("a")).await.unwrap();
     finish(&jobs, claim_one(&jobs).await, Err(failure())).await;
     let error = handle.result_within(LONG).await.unwrap_err();
@@ -45,9 +43,8 @@ async fn a_failure_and_a_cancellation_are_typed() {
     assert_eq!(error.job_error().unwrap().error_type, error_type::CANCELLED);
 }
 
-#[tokio::test]
-async fn waiting_ends() {
-    let jobs = service().await;
+pub(crate) async fn waiting_ends(stage: &Stage) {
+    let jobs = stage.service().await;
     let handle = jobs.enqueue(job("a")).await.unwrap();
     let timed_out = ResultErrorKind::Service(JobServiceErrorKind::TimedOut);
     assert_eq!(handle.result_within(Duration::from_millis(30)).await.unwrap_err().kind(), timed_out);
@@ -55,9 +52,8 @@ async fn waiting_ends() {
     assert_eq!(jobs.result(&id("none")).await.unwrap_err().kind(), JobServiceErrorKind::NotFound);
 }
 
-#[tokio::test]
-async fn a_job_without_a_result_cannot_be_waited_for() {
-    let jobs = service().await;
+pub(crate) async fn a_job_without_a_result_cannot_be_waited_for(stage: &Stage) {
+    let jobs = stage.service().await;
     let none = JobServiceErrorKind::NoResultKept;
     for new in [job("a").result_ttl(secs(0)), job("b").result_ttl(secs(0)).delay(secs(60))] {
         let handle = jobs.enqueue(new).await.unwrap();
@@ -69,9 +65,8 @@ async fn a_job_without_a_result_cannot_be_waited_for() {
     assert_eq!(jobs.result(&id("a")).await.unwrap_err().kind(), none, "its dead letter says so");
 }
 
-#[tokio::test]
-async fn a_retried_job_is_unfinished_again() {
-    let jobs = service().await;
+pub(crate) async fn a_retried_job_is_unfinished_again(stage: &Stage) {
+    let jobs = stage.service().await;
     failed(&jobs, "a").await;
     jobs.retry(&id("a")).await.unwrap();
     assert!(matches!(jobs.result(&id("a")).await.unwrap(), ResultState::Unfinished(_)));
@@ -81,9 +76,8 @@ async fn a_retried_job_is_unfinished_again() {
     assert_eq!(jobs.wait_for(&id("a"), LONG).await.unwrap().status, JobStatus::Completed);
 }
 
-#[tokio::test]
-async fn a_child_names_its_parent_and_goes_to_its_store() {
-    let jobs = service().await;
+pub(crate) async fn a_child_names_its_parent_and_goes_to_its_store(stage: &Stage) {
+    let jobs = stage.service().await;
     jobs.enqueue(job("parent")).await.unwrap();
     let claim = claim_one(&jobs).await;
     let parent = Arc::new(wire::decode(&claim.body, &claim.address).unwrap());

@@ -4,6 +4,7 @@
 //! repository. Servers listen on loopback, keep their data in a temporary directory, and end with their test.
 
 #![cfg(feature = "nats")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod basics;
 mod kv;

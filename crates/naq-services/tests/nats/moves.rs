@@ -36,7 +36,7 @@ async fn a_retry_waits_is_promoted_and_runs_again() {
         assert_eq!(feed.next_due().await.unwrap(), Some(now));
         let due = feed.due(now, 10).await.unwrap();
         assert_eq!(due.len(), 1);
-        let entry = storage.get_scheduled(&[job.id.clone()]).await.unwrap().pop().unwrap().unwrap();
+        let entry = storage.get_scheduled(std::slice::from_ref(&job.id)).await.unwrap().pop().unwrap().unwrap();
         assert_eq!((entry.run, entry.status, entry.revision), (2, JobStatus::Retry, due[0].revision));
         let move_on = promotion(&entry);
         assert_eq!(storage.promote(vec![move_on.clone()]).await.pop().unwrap().unwrap(), Promoted::Done);
@@ -62,7 +62,7 @@ async fn a_promotion_takes_the_place_of_the_run_before_it() {
         let _lost = claim_one(&*storage).await;
         let mut entry = retry(&job, Timestamp::EPOCH);
         assert_eq!(storage.enqueue(vec![entry.clone()]).await.pop().unwrap().unwrap(), Enqueued::Stored);
-        let waiting = storage.get_scheduled(&[job.id.clone()]).await.unwrap().pop().unwrap().unwrap();
+        let waiting = storage.get_scheduled(std::slice::from_ref(&job.id)).await.unwrap().pop().unwrap().unwrap();
         assert_eq!(storage.promote(vec![promotion(&waiting)]).await.pop().unwrap().unwrap(), Promoted::Done);
         let next = claim_one(&*storage).await;
         assert_eq!(wire::decode(&next.body, &next.address).unwrap().run, 3);
@@ -71,7 +71,7 @@ async fn a_promotion_takes_the_place_of_the_run_before_it() {
         assert_eq!(storage.settle(vec![completed(&next)]).await.pop().unwrap().unwrap(), Settled::Done);
         let stale = storage.enqueue(vec![entry]).await.pop().unwrap().unwrap();
         assert_eq!(stale, Enqueued::Stored, "generated ids are not looked up");
-        let waiting = storage.get_scheduled(&[job.id.clone()]).await.unwrap().pop().unwrap().unwrap();
+        let waiting = storage.get_scheduled(std::slice::from_ref(&job.id)).await.unwrap().pop().unwrap().unwrap();
         assert_eq!(storage.promote(vec![promotion(&waiting)]).await.pop().unwrap().unwrap(), Promoted::AlreadyEnded);
         assert_eq!(storage.get_scheduled(&[job.id]).await.unwrap(), [None]);
     })
@@ -85,7 +85,7 @@ async fn rescheduling_is_by_revision() {
         let job = job(id("later"));
         let entry = retry(&job, Timestamp::from_unix_millis(4_000_000_000_000).unwrap());
         storage.enqueue(vec![entry.clone()]).await.pop().unwrap().unwrap();
-        let waiting = storage.get_scheduled(&[job.id.clone()]).await.unwrap().pop().unwrap().unwrap();
+        let waiting = storage.get_scheduled(std::slice::from_ref(&job.id)).await.unwrap().pop().unwrap().unwrap();
         storage.reschedule(entry.clone(), waiting.revision).await.unwrap();
         let error = storage.reschedule(entry, waiting.revision).await.unwrap_err();
         assert_eq!(error.kind(), StorageErrorKind::Conflict);
@@ -230,7 +230,7 @@ async fn an_extended_lease_outlives_its_length() {
         other.demand(demand(1));
         let until = tokio::time::Instant::now() + 2 * LEASE;
         while tokio::time::Instant::now() < until {
-            assert_eq!(heartbeat.extend(&[claimed.lease.clone()]).await, [LeaseState::Held]);
+            assert_eq!(heartbeat.extend(std::slice::from_ref(&claimed.lease)).await, [LeaseState::Held]);
             if let Ok(ConsumerEvent::Claimed(stolen)) = tokio::time::timeout(LEASE / 3, other.next()).await {
                 panic!("delivered to another while extended: {stolen:?}");
             }

@@ -6,15 +6,17 @@
 
 use std::{io, os::unix::process::ExitStatusExt as _, process::ExitStatus, sync::Arc};
 
+use naq_config::ExecHandler;
 use naq_models::{JobError, Verdict};
 use naq_services::{CancellationToken, JobContext, registration::HandlerFuture};
 use tokio::{io::AsyncWriteExt as _, process::ChildStdin};
 
 use super::{
-    ExternalErrorReason, Program,
+    ExternalErrorReason, check_program,
     group::{Group, Pipes},
     message::compact,
     output::{Stderr, TooLarge, completed, error, interrupted, read_bounded, too_large},
+    program_name,
 };
 use crate::handler::ErasedHandler;
 
@@ -23,8 +25,8 @@ const TEMPFAIL: i32 = 75;
 /// EX_DATAERR of sysexits.h: the arguments are no good and never will be.
 const DATAERR: i32 = 65;
 
-pub(super) fn handler(kind: &str, program: Program) -> Result<Arc<dyn ErasedHandler>, ExternalErrorReason> {
-    program.check()?;
+pub(super) fn handler(kind: &str, program: ExecHandler) -> Result<Arc<dyn ErasedHandler>, ExternalErrorReason> {
+    check_program(&program)?;
     Ok(Arc::new(Exec { inner: Arc::new(Inner { kind: kind.to_owned(), program }) }))
 }
 
@@ -34,7 +36,7 @@ struct Exec {
 
 struct Inner {
     kind: String,
-    program: Program,
+    program: ExecHandler,
 }
 
 impl ErasedHandler for Exec {
@@ -55,22 +57,16 @@ enum Stop {
 
 impl Inner {
     async fn run(&self, cx: &JobContext) -> Verdict {
-        let name = self.program.name();
+        let name = program_name(&self.program);
         let (mut group, pipes) = match Group::spawn(&self.program, &self.kind, Some(cx)) {
             Ok(spawned) => spawned,
             Err(e) => return Verdict::Error(error("spawn", format!("cannot start {name}: {e}"))),
         };
         let max = cx.storage().info().max_body;
         let mut stderr = Stderr::default();
-        let ended = tokio::select! {
-            ended = supervise(cx, &mut group, pipes, max, &mut stderr) => ended,
-            () = cx.cancelled() => {
-                group.end().await;
-                return interrupted(name);
-            }
-        };
-        match ended {
-            Ok((status, output)) => judge(name, status, &output, &stderr),
+        match supervise(cx, &mut group, pipes, max, &mut stderr).await {
+            Ok((Some(status), output)) => judge(name, status, &output, &stderr),
+            Ok((None, _)) => interrupted(name),
             Err(Stop::TooLarge) => {
                 group.end().await;
                 too_large(name, max)
@@ -83,18 +79,26 @@ impl Inner {
     }
 }
 
+/// Waits for the process, or ends it when the job is to stop; no status then. Its pipes are served all the while: a
+/// program that is told to end may have something to say, and would be killed by SIGPIPE for saying it.
 async fn supervise(
     cx: &JobContext,
     group: &mut Group,
     pipes: Pipes,
     max: usize,
     stderr: &mut Stderr,
-) -> Result<(ExitStatus, Vec<u8>), Stop> {
+) -> Result<(Option<ExitStatus>, Vec<u8>), Stop> {
     let ended = CancellationToken::new();
     let log = |line: &str| tracing::info!(job_id = %cx.id(), kind = cx.kind(), "stderr: {line}");
     let (status, output, (), ()) = tokio::try_join!(
         async {
-            let status = group.wait().await.map_err(Stop::Wait);
+            let status = tokio::select! {
+                status = group.wait() => status.map(Some).map_err(Stop::Wait),
+                () = cx.cancelled() => {
+                    group.end().await;
+                    Ok(None)
+                }
+            };
             ended.cancel();
             status
         },

@@ -6,6 +6,7 @@
 
 use std::{io, process::ExitStatus, process::Stdio, time::Duration};
 
+use naq_config::ExecHandler;
 use naq_services::JobContext;
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::{
@@ -13,7 +14,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::Program;
+use super::program_name;
 
 /// How long a group has between SIGTERM and SIGKILL. Well under the executor's own grace (10 s).
 pub(super) const TERM_GRACE: Duration = Duration::from_secs(5);
@@ -36,11 +37,11 @@ pub(super) struct Pipes {
 
 impl Group {
     /// Starts a program, with the job's variables if it is for one job only.
-    pub(super) fn spawn(program: &Program, kind: &str, job: Option<&JobContext>) -> io::Result<(Self, Pipes)> {
-        let mut command = Command::new(program.name());
+    pub(super) fn spawn(program: &ExecHandler, kind: &str, job: Option<&JobContext>) -> io::Result<(Self, Pipes)> {
+        let mut command = Command::new(program_name(program));
         command
-            .args(&program.argv[1..])
-            .envs(&program.env)
+            .args(&program.command[1..])
+            .envs(program.env.iter().map(|(name, value)| (name, value.expose())))
             .env("NAQ_KIND", kind)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

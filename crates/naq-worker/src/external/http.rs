@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::DateTime;
+use naq_config::{HttpHandler, HttpMethod};
 use naq_models::{JobError, Verdict};
 use naq_services::{JobContext, registration::HandlerFuture};
 use reqwest::{
@@ -26,14 +27,19 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest `Retry-After` that is honoured; longer ones are cut to it.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
 
-pub(super) fn handler(kind: &str, url: &str, method: &str) -> Result<Arc<dyn ErasedHandler>, ExternalErrorReason> {
-    let refused = |reason: String| ExternalErrorReason::Url { url: url.to_owned(), reason };
-    let parsed = Url::parse(url).map_err(|e| refused(e.to_string()))?;
+pub(super) fn handler(kind: &str, config: &HttpHandler) -> Result<Arc<dyn ErasedHandler>, ExternalErrorReason> {
+    let refused = |reason: String| ExternalErrorReason::Url { url: config.url.clone(), reason };
+    let parsed = Url::parse(config.url.expose()).map_err(|e| refused(e.to_string()))?;
     if !matches!(parsed.scheme(), "http" | "https") {
         return Err(refused("it must start with http:// or https://".into()));
     }
-    let method = Method::from_bytes(method.to_ascii_uppercase().as_bytes())
-        .map_err(|_| ExternalErrorReason::Method(method.to_owned()))?;
+    let method = match config.method {
+        HttpMethod::Post => Method::POST,
+        HttpMethod::Put => Method::PUT,
+        HttpMethod::Patch => Method::PATCH,
+        HttpMethod::Delete => Method::DELETE,
+        HttpMethod::Get => Method::GET,
+    };
     // If the program has chosen a provider already, that one is used.
     let _already_chosen = rustls::crypto::ring::default_provider().install_default();
     let client = Client::builder()

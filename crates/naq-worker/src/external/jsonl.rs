@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
+use naq_config::ExecHandler;
 use naq_models::{JobError, JobId, Verdict};
 use naq_services::{JobContext, registration::HandlerFuture};
 use tokio::{
@@ -22,10 +24,11 @@ use tokio::{
 };
 
 use super::{
-    ExternalErrorReason, MAX_PROCESSES, Program,
+    ExternalErrorReason, MAX_PROCESSES, check_program,
     group::Group,
     message::{Reply, request},
     output::{Stderr, error, interrupted, too_large},
+    program_name,
 };
 use crate::handler::{CloseFuture, ErasedHandler};
 
@@ -42,17 +45,17 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 pub(super) fn handler(
     kind: &str,
-    program: Program,
-    processes: usize,
+    program: ExecHandler,
+    processes: u32,
 ) -> Result<Arc<dyn ErasedHandler>, ExternalErrorReason> {
-    program.check()?;
+    check_program(&program)?;
     if processes == 0 || processes > MAX_PROCESSES {
         return Err(ExternalErrorReason::Processes(processes));
     }
     let pool = Pool {
         kind: kind.to_owned(),
         program,
-        slots: Semaphore::new(processes),
+        slots: Semaphore::new(processes as usize),
         idle: Mutex::default(),
         health: Mutex::default(),
     };
@@ -83,7 +86,7 @@ impl ErasedHandler for Jsonl {
 
 struct Pool {
     kind: String,
-    program: Program,
+    program: ExecHandler,
     /// One permit per process that may exist; held while it runs a job.
     slots: Semaphore,
     idle: Mutex<VecDeque<Process>>,
@@ -106,7 +109,7 @@ enum Broken {
 
 impl Pool {
     async fn run(&self, cx: &JobContext) -> Verdict {
-        let name = self.program.name();
+        let name = program_name(&self.program);
         let ready = tokio::select! {
             ready = self.ready_process() => ready,
             () = cx.cancelled() => return interrupted(name),
@@ -174,7 +177,7 @@ impl Pool {
     }
 
     fn judge(&self, broken: Broken, process: &Process, max: usize) -> Verdict {
-        let name = self.program.name();
+        let name = program_name(&self.program);
         let told: JobError = match broken {
             Broken::TooLarge => return too_large(name, max),
             Broken::Died(e) => error("process_died", format!("{name} ended before it answered: {e}")),
@@ -207,7 +210,7 @@ struct Process {
 }
 
 impl Process {
-    fn start(program: &Program, kind: &str) -> io::Result<Self> {
+    fn start(program: &ExecHandler, kind: &str) -> io::Result<Self> {
         let (group, pipes) = Group::spawn(program, kind, None)?;
         let said = Arc::<Mutex<Said>>::default();
         let mut listener = JoinSet::new();
@@ -223,8 +226,9 @@ impl Process {
         said.job = Some(job.clone());
     }
 
+    /// Whether it runs and has said nothing since its last answer.
     fn is_ready(&mut self) -> bool {
-        self.stdout.buffer().is_empty() && self.group.is_running()
+        self.stdout.fill_buf().now_or_never().is_none() && self.group.is_running()
     }
 
     fn begin_idle(&self) {

@@ -18,15 +18,15 @@ use crate::handler::ErasedHandler;
 
 pub(super) fn handler(
     kind: &str,
-    subject: String,
+    subject: &str,
     connection: Option<&Arc<dyn RequestReply>>,
 ) -> Result<Arc<dyn ErasedHandler>, ExternalErrorReason> {
     let named = |part: &str| !part.is_empty() && !part.contains(['*', '>']) && !part.contains(char::is_whitespace);
     if !subject.split('.').all(named) {
-        return Err(ExternalErrorReason::Subject(subject));
+        return Err(ExternalErrorReason::Subject(subject.to_owned()));
     }
     let connection = Arc::clone(connection.ok_or(ExternalErrorReason::NoConnection)?);
-    Ok(Arc::new(Nats { inner: Arc::new(Inner { kind: kind.to_owned(), subject, connection }) }))
+    Ok(Arc::new(Nats { inner: Arc::new(Inner { kind: kind.to_owned(), subject: subject.to_owned(), connection }) }))
 }
 
 struct Nats {

@@ -10,6 +10,8 @@ fn lane(queue: usize, priority: u8) -> Lane {
     Lane { queue, priority: Priority::new(priority).unwrap() }
 }
 
+type LaneDemand = (usize, u8, usize);
+
 struct Bench {
     intake: Intake,
     leases: Leases,
@@ -42,7 +44,8 @@ impl Bench {
         picked
     }
 
-    fn demand(&mut self) -> Option<(Vec<(usize, u8, usize)>, usize)> {
+    /// Queue, priority and count of each lane, and the total.
+    fn demand(&mut self) -> Option<(Vec<LaneDemand>, usize)> {
         let demand = self.intake.new_demand(0, self.now)?;
         let lanes = demand.lanes.iter().map(|(lane, count)| (lane.queue, lane.priority.get(), *count)).collect();
         Some((lanes, demand.total))
@@ -188,7 +191,10 @@ fn a_paused_queue_gives_back_what_is_buffered_and_asks_for_nothing() {
     assert_eq!(back.len(), 1);
     let (lanes, _) = bench.demand().unwrap();
     assert!(lanes.iter().all(|(queue, ..)| *queue == 1), "{lanes:?}");
-    assert_eq!(bench.picks(Duration::from_secs(1)), ["b"]);
+    bench.deliver(lane(0, 2), &["late"]);
+    assert!(bench.intake.holds_paused());
+    assert_eq!(bench.picks(Duration::from_secs(1)), ["b"], "what was on its way does not start");
+    assert_eq!(bench.intake.pause(|queue| queue == 0).len(), 1);
     bench.intake.pause(|_| false);
     assert!(bench.demand().unwrap().0.iter().any(|(queue, ..)| *queue == 0));
 }

@@ -1,16 +1,18 @@
 //! Programs, HTTP servers and NATS services as handlers: the first against real processes and sockets.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use naq_models::Verdict;
+use naq_config::{ExecHandler, ExecProtocol, HandlerConfig, HttpHandler, HttpMethod, NatsHandler, Url};
+use naq_models::{Verdict, error_type};
 use naq_services::JobContext;
 use naq_worker::{
     ErasedHandler,
-    external::{ExternalErrorReason, ExternalSpec, Program},
+    external::{self, ExternalErrorReason},
 };
 use tokio::time::timeout;
 
@@ -22,20 +24,42 @@ mod nats;
 /// Far more than anything here takes; a test that waits longer hangs.
 const LIMIT: Duration = Duration::from_secs(20);
 
-fn program(argv: &[&str]) -> Program {
-    Program { argv: argv.iter().map(ToString::to_string).collect(), ..Program::default() }
+fn program(argv: &[&str]) -> ExecHandler {
+    ExecHandler {
+        command: argv.iter().map(ToString::to_string).collect(),
+        protocol: ExecProtocol::Once,
+        env: BTreeMap::new(),
+        cwd: None,
+        timeout: None,
+    }
 }
 
-fn sh(script: &str) -> Program {
+fn sh(script: &str) -> ExecHandler {
     program(&["sh", "-c", script])
 }
 
-fn build(spec: ExternalSpec) -> Arc<dyn ErasedHandler> {
-    spec.build("ext", None, None).unwrap()
+fn exec(script: &str) -> Arc<dyn ErasedHandler> {
+    build(HandlerConfig::Exec(sh(script)))
 }
 
-fn refused(spec: ExternalSpec) -> ExternalErrorReason {
-    match spec.build("ext", None, None) {
+fn jsonl(program: ExecHandler, processes: u32) -> HandlerConfig {
+    HandlerConfig::Exec(ExecHandler { protocol: ExecProtocol::Jsonl { processes }, ..program })
+}
+
+fn http(url: &str, method: HttpMethod) -> HandlerConfig {
+    HandlerConfig::Http(HttpHandler { url: Url::new(url), method, timeout: None })
+}
+
+fn nats(subject: &str) -> HandlerConfig {
+    HandlerConfig::Nats(NatsHandler { subject: subject.into(), timeout: None })
+}
+
+fn build(config: HandlerConfig) -> Arc<dyn ErasedHandler> {
+    external::handler("ext", &config, None).unwrap()
+}
+
+fn refused(config: HandlerConfig) -> ExternalErrorReason {
+    match external::handler("ext", &config, None) {
         Ok(_) => panic!("built"),
         Err(error) => error.reason,
     }
@@ -82,22 +106,42 @@ async fn gone(pid: &str) {
 
 #[test]
 fn declarations_that_cannot_work_are_refused() {
-    assert_eq!(refused(ExternalSpec::Exec(program(&[]))), ExternalErrorReason::NoProgram);
-    assert_eq!(refused(ExternalSpec::Exec(program(&[""]))), ExternalErrorReason::NoProgram);
+    assert_eq!(refused(HandlerConfig::Exec(program(&[]))), ExternalErrorReason::NoProgram);
+    assert_eq!(refused(HandlerConfig::Exec(program(&[""]))), ExternalErrorReason::NoProgram);
     for processes in [0, 1025] {
-        let spec = ExternalSpec::Jsonl { program: sh("cat"), processes };
-        assert_eq!(refused(spec), ExternalErrorReason::Processes(processes));
+        assert_eq!(refused(jsonl(sh("cat"), processes)), ExternalErrorReason::Processes(processes));
     }
     for url in ["example.com/x", "ftp://example.com", "", "http://"] {
-        let spec = ExternalSpec::Http { url: url.into(), method: "POST".into() };
-        assert!(matches!(refused(spec), ExternalErrorReason::Url { .. }), "{url}");
+        assert!(matches!(refused(http(url, HttpMethod::Post)), ExternalErrorReason::Url { .. }), "{url}");
     }
-    let spec = ExternalSpec::Http { url: "http://localhost".into(), method: "PO ST".into() };
-    assert!(matches!(refused(spec), ExternalErrorReason::Method(_)));
     for subject in ["", "a..b", "a.*", ">", "a b"] {
-        let spec = ExternalSpec::Nats { subject: subject.into() };
-        assert!(matches!(refused(spec), ExternalErrorReason::Subject(_)), "{subject}");
+        assert!(matches!(refused(nats(subject)), ExternalErrorReason::Subject(_)), "{subject}");
     }
-    assert_eq!(refused(ExternalSpec::Nats { subject: "svc.x".into() }), ExternalErrorReason::NoConnection);
-    assert_eq!(build(ExternalSpec::Exec(sh("true"))).kind(), "ext");
+    assert_eq!(refused(nats("svc.x")), ExternalErrorReason::NoConnection);
+    let url = refused(http("ftp://user:secret@example.com", HttpMethod::Post)).to_string();
+    assert!(!url.contains("secret"), "{url}");
+}
+
+#[test]
+fn a_configuration_is_its_handlers() {
+    let declared = BTreeMap::from([
+        ("resize".to_owned(), HandlerConfig::Exec(sh("true"))),
+        ("notify".to_owned(), http("http://127.0.0.1:1/", HttpMethod::Post)),
+    ]);
+    let made = external::handlers(&declared, None).unwrap();
+    assert_eq!(made.iter().map(|handler| handler.kind()).collect::<Vec<_>>(), ["notify", "resize"]);
+    let broken = BTreeMap::from([("lost".to_owned(), nats("svc"))]);
+    assert_eq!(external::handlers(&broken, None).map(|made| made.len()).unwrap_err().handler, "lost");
+}
+
+#[tokio::test]
+async fn a_handlers_own_limit_ends_what_it_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("pid");
+    let script = format!("echo $$ > {}; exec sleep 1000", file.display());
+    let slow = build(HandlerConfig::Exec(ExecHandler { timeout: Some(Duration::from_millis(500)), ..sh(&script) }));
+    assert_eq!(crate::support::error(run(&slow, serde_json::json!({})).await).error_type, error_type::TIMEOUT);
+    gone(&line_of(&file).await).await;
+    let quick = build(HandlerConfig::Exec(ExecHandler { timeout: Some(LIMIT), ..sh("echo 1") }));
+    assert_eq!(crate::support::value(run(&quick, serde_json::json!({})).await), 1);
 }

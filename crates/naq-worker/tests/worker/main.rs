@@ -4,8 +4,12 @@
 //! wait is bounded. Not here: processes that are killed (the system tests), and what backends promise (the conformance
 //! suite).
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
 mod cancelling;
 mod doubt;
+mod faulty;
+mod keeping;
 mod outcomes;
 mod selection;
 mod stopping;

@@ -1,22 +1,24 @@
 //! Jobs in the hands of workers: claim, settlement, hand-back, lease extension, review.
 //!
-//! Invariant: a row is `running` under one token, a number of the store that no other claim ever has; every change by a
-//! worker is guarded by it in the same transaction. A lease whose time since boot is over, or of another boot, makes its
-//! job claimable again, one delivery older.
+//! Invariant: a claimed job has a row in `leases` under one token, a number of the store that no other claim ever has;
+//! every change by a worker is guarded by it in the same transaction. A lease whose time since boot is over, or of another
+//! boot, makes its job ready again, with one more delivery counted as lost.
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
-use naq_models::Address;
-use rusqlite::{OptionalExtension, params};
+use naq_models::{Address, JobStatus, Priority};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::{
     clock::{after, boot_id},
     jobs,
-    results::{self, Won},
-    rows::{self, PENDING, RUNNING, revision_in, status_number},
+    results::{self, ResultInsert, Won},
+    rows::{self, SEQ_MASK, lane_keys, ready_key, revision_in, status_number},
     writer::Tx,
 };
-use crate::storage::{Action, Claim, Lane, Lease, LeaseState, QueueOptions, ResultRecord, Review, Settled, Settlement};
+use crate::storage::{
+    Action, Claim, Entry, Lane, Lease, LeaseState, QueueOptions, ResultRecord, Review, Settled, Settlement,
+};
 
 /// At most so many jobs in one claim.
 pub(super) const MAX_CLAIM: usize = 1000;
@@ -34,6 +36,9 @@ pub(super) struct Ask {
 
 /// Claims what is asked for, most urgent lane first, in a lane the oldest place first.
 pub(super) fn claim(tx: &mut Tx<'_>, ask: &Ask) -> rusqlite::Result<Vec<Claim>> {
+    if ask.reclaim {
+        reclaim(tx)?;
+    }
     // By index into `ask.queues`: the number of the queue, and how many of its jobs may be claimed.
     let mut open = Vec::with_capacity(ask.queues.len());
     for queue in &*ask.queues {
@@ -41,9 +46,6 @@ pub(super) fn claim(tx: &mut Tx<'_>, ask: &Ask) -> rusqlite::Result<Vec<Claim>> 
             open.push(None);
             continue;
         };
-        if ask.reclaim {
-            reclaim(tx, number)?;
-        }
         open.push(Some((number, room_in(tx, number, queue.max_ack_pending)?)));
     }
     let mut total = ask.total.min(MAX_CLAIM);
@@ -59,7 +61,7 @@ pub(super) fn claim(tx: &mut Tx<'_>, ask: &Ask) -> rusqlite::Result<Vec<Claim>> 
         }
         let before = claims.len();
         let token = *token.get_or_insert_with(|| tx.next_revision());
-        claim_lane(tx, ask, queue, *number, *lane, want, token, &mut claims)?;
+        claim_lane(tx, ask, (*lane, want), (queue, *number), token, &mut claims)?;
         let got = claims.len() - before;
         total -= got;
         *room -= got;
@@ -70,86 +72,90 @@ pub(super) fn claim(tx: &mut Tx<'_>, ask: &Ask) -> rusqlite::Result<Vec<Claim>> 
 /// How many more jobs of a queue may be claimed.
 fn room_in(tx: &Tx<'_>, queue: i64, max: Option<u32>) -> rusqlite::Result<usize> {
     let Some(max) = max else { return Ok(usize::MAX) };
-    let running: i64 = tx
-        .conn
-        .prepare_cached("SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = ?1 AND status = ?2 LIMIT ?3)")?
-        .query_row(params![queue, RUNNING, max], |row| row.get(0))?;
+    let running: i64 =
+        tx.conn.prepare_cached("SELECT count(*) FROM leases WHERE queue = ?1")?.query_row([queue], |row| row.get(0))?;
     Ok(usize::try_from(i64::from(max) - running).unwrap_or(0))
 }
 
-/// Returns to the queue what is held by leases that have run out.
-fn reclaim(tx: &mut Tx<'_>, queue: i64) -> rusqlite::Result<()> {
-    let freed = tx
-        .conn
-        .prepare_cached(
-            "UPDATE jobs SET status = ?2, token = NULL, lease_until = NULL, boot = NULL, claimed_at = NULL, worker = NULL \
-             WHERE queue = ?1 AND status = ?3 AND (lease_until <= ?4 OR boot <> ?5)",
-        )?
-        .execute(params![queue, PENDING, RUNNING, tx.now.boot, boot_id()])?;
-    if freed > 0 {
-        tracing::info!(freed, "jobs came back because their leases ran out");
-        tx.changes.jobs = true;
+/// Makes ready what is held by leases that have run out, of any queue: there are no more leases than running jobs.
+fn reclaim(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
+    let mut select = tx.conn.prepare_cached(
+        "SELECT j.seq, j.queue, j.priority FROM leases l JOIN jobs j ON j.seq = l.seq \
+         WHERE l.lease_until <= ?1 OR l.boot <> ?2",
+    )?;
+    let found = select.query_map(params![tx.now.boot, boot_id()], |row| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, rows::priority(row, 2)?))
+    })?;
+    let freed: Vec<_> = found.collect::<rusqlite::Result<_>>()?;
+    for (seq, queue, priority) in &freed {
+        tx.conn.prepare_cached("UPDATE jobs SET lost = lost + 1 WHERE seq = ?1")?.execute([seq])?;
+        tx.conn.prepare_cached("DELETE FROM leases WHERE seq = ?1")?.execute([seq])?;
+        make_ready(tx, *queue, *priority, *seq)?;
+    }
+    if !freed.is_empty() {
+        tracing::info!(jobs = freed.len(), "jobs came back because their leases ran out");
+        tx.changes.freed = true;
     }
     Ok(())
 }
 
-#[expect(clippy::too_many_arguments, reason = "the parts of one statement, with one caller")]
+/// A job goes (back) to its place.
+fn make_ready(tx: &mut Tx<'_>, queue: i64, priority: Priority, seq: i64) -> rusqlite::Result<()> {
+    tx.conn.prepare_cached("INSERT INTO ready (key) VALUES (?1)")?.execute([ready_key(queue, priority, seq)])?;
+    tx.changes.jobs = true;
+    Ok(())
+}
+
+/// Claims the beginning of a lane.
 fn claim_lane(
     tx: &Tx<'_>,
     ask: &Ask,
-    queue: &QueueOptions,
-    number: i64,
-    lane: Lane,
-    want: usize,
+    (lane, want): (Lane, usize),
+    (queue, number): (&QueueOptions, i64),
     token: i64,
     claims: &mut Vec<Claim>,
 ) -> rusqlite::Result<()> {
+    let (first, end) = lane_keys(number, lane.priority);
     let mut select = tx.conn.prepare_cached(
-        "SELECT seq, id, stored_at, deliveries, body FROM jobs WHERE queue = ?1 AND status = 2 AND priority = ?2 \
-         ORDER BY seq LIMIT ?3",
+        "SELECT r.key, j.seq, j.id, j.stored_at, j.lost, j.body FROM ready r JOIN jobs j ON j.seq = r.key & ?4 \
+         WHERE r.key BETWEEN ?1 AND ?2 ORDER BY r.key LIMIT ?3",
     )?;
-    let mut found = select.query(params![number, lane.priority.get(), i64::try_from(want).unwrap_or(i64::MAX)])?;
+    let mut found = select.query(params![first, end, i64::try_from(want).unwrap_or(i64::MAX), SEQ_MASK])?;
     let mut last = None;
+    let mut text = String::with_capacity(24);
     while let Some(row) = found.next()? {
-        let seq: i64 = row.get(0)?;
-        last = Some(seq);
+        last = Some(row.get::<_, i64>(0)?);
+        let id = rows::id(row, 2)?;
+        text.clear();
+        write!(text, "{}.{token}", row.get::<_, i64>(1)?).expect("writing to a String cannot fail");
         claims.push(Claim {
-            lease: Lease { id: rows::id(row, 1)?, token: write_token(seq, token), duration: queue.lease },
+            lease: Lease { id: id.clone(), token: Arc::from(text.as_str()), duration: queue.lease },
             lane,
-            address: Address {
-                id: rows::id(row, 1)?,
-                queue: queue.name.clone(),
-                priority: lane.priority,
-                stored_at: rows::time(row, 2)?,
-            },
-            body: rows::body(row, 4)?,
-            doubtful: row.get::<_, i64>(3)? > 0,
+            address: Address { id, queue: queue.name.clone(), priority: lane.priority, stored_at: rows::time(row, 3)? },
+            body: rows::body(row, 5)?,
+            doubtful: row.get::<_, i64>(4)? > 0,
         });
     }
     let Some(last) = last else { return Ok(()) };
     // Exactly the rows just read: the lane up to the last of them.
     tx.conn
         .prepare_cached(
-            "UPDATE jobs SET status = 3, deliveries = deliveries + 1, token = ?4, lease_until = ?5, boot = ?6, \
-             claimed_at = ?7, worker = ?8 WHERE queue = ?1 AND status = 2 AND priority = ?2 AND seq <= ?3",
+            "INSERT INTO leases (seq, queue, token, lease_until, boot, claimed_at, worker) \
+             SELECT key & ?3, ?4, ?5, ?6, ?7, ?8, ?9 FROM ready WHERE key BETWEEN ?1 AND ?2",
         )?
         .execute(params![
-            number,
-            lane.priority.get(),
+            first,
             last,
+            SEQ_MASK,
+            number,
             token,
             after(tx.now.boot, queue.lease),
             boot_id(),
             tx.now.wall,
             &*ask.worker_id,
         ])?;
+    tx.conn.prepare_cached("DELETE FROM ready WHERE key BETWEEN ?1 AND ?2")?.execute([first, last])?;
     Ok(())
-}
-
-fn write_token(seq: i64, token: i64) -> Arc<str> {
-    let mut text = String::with_capacity(24);
-    write!(text, "{seq}.{token}").expect("writing to a String cannot fail");
-    Arc::from(text)
 }
 
 /// The row and the token; a text that no claim gave matches no row.
@@ -157,13 +163,31 @@ fn read_token(text: &str) -> (i64, i64) {
     text.split_once('.').and_then(|(seq, token)| Some((seq.parse().ok()?, token.parse().ok()?))).unwrap_or((-1, -1))
 }
 
+/// The statements of the happy path, prepared once for a batch.
+struct Endings<'c> {
+    lease: CachedStatement<'c>,
+    job: CachedStatement<'c>,
+    result: ResultInsert<'c>,
+}
+
+impl<'c> Endings<'c> {
+    fn new(conn: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            lease: conn.prepare_cached("DELETE FROM leases WHERE seq = ?1 AND token = ?2")?,
+            job: conn.prepare_cached("DELETE FROM jobs WHERE seq = ?1")?,
+            result: ResultInsert::new(conn)?,
+        })
+    }
+}
+
 /// Ends or moves leased jobs, one outcome each.
 pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> rusqlite::Result<Vec<Settled>> {
     tx.changes.freed = true;
-    settlements.iter().map(|settlement| settle_one(tx, settlement)).collect()
+    let mut endings = Endings::new(tx.conn)?;
+    settlements.iter().map(|settlement| settle_one(tx, &mut endings, settlement)).collect()
 }
 
-fn settle_one(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<Settled> {
+fn settle_one(tx: &mut Tx<'_>, endings: &mut Endings<'_>, settlement: &Settlement) -> rusqlite::Result<Settled> {
     let (seq, token) = read_token(&settlement.lease.token);
     let (result, dead_letter) = match &settlement.action {
         Action::End { result, dead_letter } => (result.as_ref(), dead_letter.as_ref()),
@@ -174,15 +198,14 @@ fn settle_one(tx: &mut Tx<'_>, settlement: &Settlement) -> rusqlite::Result<Sett
         }
     };
     if settlement.fenced {
-        return end_fenced(tx, settlement, seq, token, result);
+        return end_fenced(tx, endings, settlement, result);
     }
-    let rows =
-        tx.conn.prepare_cached("DELETE FROM jobs WHERE seq = ?1 AND token = ?2")?.execute(params![seq, token])?;
-    if rows == 0 {
+    if endings.lease.execute(params![seq, token])? == 0 {
         return without_lease(tx, settlement, result);
     }
+    endings.job.execute([seq])?;
     if let Some(result) = result
-        && let Won::No { .. } = results::store(tx, &settlement.address, result)?
+        && let Won::No { .. } = endings.result.store(tx, &settlement.address, result)?
     {
         return Ok(Settled::AlreadyEnded);
     }
@@ -214,39 +237,42 @@ fn without_lease(tx: &mut Tx<'_>, settlement: &Settlement, result: Option<&Resul
 /// In doubt, only a terminal result may come, and only with it does the job go.
 fn end_fenced(
     tx: &mut Tx<'_>,
+    endings: &mut Endings<'_>,
     settlement: &Settlement,
-    seq: i64,
-    token: i64,
     result: Option<&ResultRecord>,
 ) -> rusqlite::Result<Settled> {
     let Some(result) = result else { return Ok(Settled::LeaseLost) };
+    let (seq, token) = read_token(&settlement.lease.token);
     let held: bool = tx
         .conn
-        .prepare_cached("SELECT EXISTS (SELECT 1 FROM jobs WHERE seq = ?1 AND token = ?2)")?
+        .prepare_cached("SELECT EXISTS (SELECT 1 FROM leases WHERE seq = ?1 AND token = ?2)")?
         .query_row(params![seq, token], |row| row.get(0))?;
     if !held {
         return without_lease(tx, settlement, Some(result));
     }
-    if let Won::No { .. } = results::store(tx, &settlement.address, result)? {
+    if let Won::No { .. } = endings.result.store(tx, &settlement.address, result)? {
         return Ok(Settled::AlreadyEnded);
     }
-    tx.conn.prepare_cached("DELETE FROM jobs WHERE seq = ?1")?.execute([seq])?;
+    endings.lease.execute(params![seq, token])?;
+    endings.job.execute([seq])?;
     Ok(Settled::Done)
 }
 
-fn again(tx: &mut Tx<'_>, seq: i64, token: i64, entry: &crate::storage::Entry) -> rusqlite::Result<bool> {
+fn again(tx: &mut Tx<'_>, seq: i64, token: i64, entry: &Entry) -> rusqlite::Result<bool> {
+    let held =
+        tx.conn.prepare_cached("DELETE FROM leases WHERE seq = ?1 AND token = ?2")?.execute(params![seq, token])?;
+    if held == 0 {
+        return Ok(false);
+    }
     let queue = tx.queue(&entry.address.queue)?;
     let revision = tx.next_revision();
-    let rows = tx
-        .conn
+    tx.conn
         .prepare_cached(
-            "UPDATE jobs SET queue = ?3, priority = ?4, status = ?5, run = ?6, generation = ?7, revision = ?8, \
-             run_at = ?9, deliveries = 0, token = NULL, lease_until = NULL, boot = NULL, claimed_at = NULL, \
-             worker = NULL, body = ?10 WHERE seq = ?1 AND token = ?2",
+            "UPDATE jobs SET queue = ?2, priority = ?3, status = ?4, run = ?5, generation = ?6, revision = ?7, \
+             run_at = ?8, lost = 0, body = ?9 WHERE seq = ?1",
         )?
         .execute(params![
             seq,
-            token,
             queue,
             entry.address.priority.get(),
             status_number(entry.status),
@@ -256,23 +282,25 @@ fn again(tx: &mut Tx<'_>, seq: i64, token: i64, entry: &crate::storage::Entry) -
             entry.run_at.map(|at| at.unix_millis()),
             &*entry.body,
         ])?;
-    if rows == 1 {
-        jobs::note_entered(tx, entry.status);
+    if entry.status == JobStatus::Pending {
+        make_ready(tx, queue, entry.address.priority, seq)?;
     }
-    Ok(rows == 1)
+    jobs::note_entered(tx, entry.status);
+    Ok(true)
 }
 
 /// Returns jobs to their places, as if they had not been delivered.
 pub(super) fn hand_back(tx: &mut Tx<'_>, leases: &[Lease]) -> rusqlite::Result<()> {
-    let mut statement = tx.conn.prepare_cached(
-        "UPDATE jobs SET status = 2, deliveries = deliveries - 1, token = NULL, lease_until = NULL, boot = NULL, \
-         claimed_at = NULL, worker = NULL WHERE seq = ?1 AND token = ?2",
-    )?;
+    let mut delete = tx.conn.prepare_cached("DELETE FROM leases WHERE seq = ?1 AND token = ?2")?;
+    let mut select = tx.conn.prepare_cached("SELECT queue, priority FROM jobs WHERE seq = ?1")?;
     for lease in leases {
         let (seq, token) = read_token(&lease.token);
-        statement.execute(params![seq, token])?;
+        if delete.execute(params![seq, token])? == 0 {
+            continue;
+        }
+        let (queue, priority) = select.query_row([seq], |row| Ok((row.get(0)?, rows::priority(row, 1)?)))?;
+        make_ready(tx, queue, priority, seq)?;
     }
-    tx.changes.jobs = true;
     tx.changes.freed = true;
     Ok(())
 }
@@ -280,7 +308,7 @@ pub(super) fn hand_back(tx: &mut Tx<'_>, leases: &[Lease]) -> rusqlite::Result<(
 /// Extends leases by their durations from now.
 pub(super) fn extend(tx: &mut Tx<'_>, leases: &[Lease]) -> rusqlite::Result<Vec<LeaseState>> {
     let mut statement =
-        tx.conn.prepare_cached("UPDATE jobs SET lease_until = ?3 WHERE seq = ?1 AND token = ?2 AND boot = ?4")?;
+        tx.conn.prepare_cached("UPDATE leases SET lease_until = ?3 WHERE seq = ?1 AND token = ?2 AND boot = ?4")?;
     leases
         .iter()
         .map(|lease| {
@@ -293,10 +321,10 @@ pub(super) fn extend(tx: &mut Tx<'_>, leases: &[Lease]) -> rusqlite::Result<Vec<
 }
 
 /// What earlier deliveries of a claim left behind. An entry in the scheduled store it cannot have: it is the same row.
-pub(super) fn review(conn: &rusqlite::Connection, lease: &Lease) -> rusqlite::Result<Review> {
+pub(super) fn review(conn: &Connection, lease: &Lease) -> rusqlite::Result<Review> {
     let (seq, token) = read_token(&lease.token);
-    let deliveries: Option<i64> = conn
-        .prepare_cached("SELECT deliveries FROM jobs WHERE seq = ?1 AND token = ?2")?
+    let lost: Option<i64> = conn
+        .prepare_cached("SELECT lost FROM jobs JOIN leases USING (seq) WHERE seq = ?1 AND token = ?2")?
         .query_row(params![seq, token], |row| row.get(0))
         .optional()?;
     let result = results::get(conn, &lease.id)?;
@@ -304,7 +332,7 @@ pub(super) fn review(conn: &rusqlite::Connection, lease: &Lease) -> rusqlite::Re
         .prepare_cached("SELECT run FROM jobs WHERE id = ?1 AND status IN (0, 1, 4)")?
         .query_row([lease.id.as_str()], |row| row.get(0))
         .optional()?;
-    Ok(Review { result, scheduled_run, suspect: deliveries.is_some_and(|deliveries| deliveries > 1) })
+    Ok(Review { result, scheduled_run, suspect: lost.is_some_and(|lost| lost > 0) })
 }
 
 /// The shortest third of a lease: how long an extension may take.

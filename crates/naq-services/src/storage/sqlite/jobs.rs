@@ -5,22 +5,36 @@
 
 use std::time::Duration;
 
-use naq_models::{JobId, JobStatus};
-use rusqlite::{CachedStatement, OptionalExtension, params};
+use naq_models::{JobId, JobStatus, Priority};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::{
-    results::{self, Won},
-    rows::{PENDING, RUNNING, revision_in, status_number},
+    kv,
+    results::{self, ResultInsert, Won},
+    rows::{self, QUEUED, ready_key, revision_in, status_number},
     writer::Tx,
 };
-use crate::storage::{Ended, Ending, Enqueued, Entry, Promoted, Promotion};
+use crate::storage::{Bucket, Ended, Ending, Enqueued, Entry, Promoted, Promotion};
 
 /// How long the workers can see that a job of theirs was ended elsewhere. Its worker looks within milliseconds; one that
 /// does not look this long has lost its lease, and its settlement finds the job gone in any case.
 const CANCEL_INTENT_TTL: Duration = Duration::from_secs(60);
 
-const INSERT: &str = "INSERT INTO jobs \
-     (id, queue, priority, status, run, generation, revision, run_at, stored_at, deliveries, body) \
+/// The statements of an entry.
+struct Inserts<'c> {
+    job: CachedStatement<'c>,
+    ready: CachedStatement<'c>,
+}
+
+impl<'c> Inserts<'c> {
+    fn new(conn: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Self { job: conn.prepare_cached(INSERT_JOB)?, ready: conn.prepare_cached(INSERT_READY)? })
+    }
+}
+
+const INSERT_READY: &str = "INSERT INTO ready (key) VALUES (?1)";
+const INSERT_JOB: &str = "INSERT INTO jobs \
+     (id, queue, priority, status, run, generation, revision, run_at, stored_at, lost, body) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10) ON CONFLICT (id) DO NOTHING";
 
 /// Stores new entries, one outcome each.
@@ -32,12 +46,11 @@ pub(super) fn enqueue(tx: &mut Tx<'_>, entries: &[Entry]) -> rusqlite::Result<Ve
         .conn
         .prepare_cached("SELECT EXISTS (SELECT 1 FROM results WHERE id BETWEEN ?1 AND ?2)")?
         .query_row([first, last], |row| row.get(0))?;
-    let conn = tx.conn;
-    let mut insert = conn.prepare_cached(INSERT)?;
+    let mut inserts = Inserts::new(tx.conn)?;
     let mut outcomes = Vec::with_capacity(entries.len());
     for entry in entries {
         let ended = results_in_range && results::newer_than_generation(tx, &entry.address.id, entry.generation)?;
-        let stored = !ended && insert_row(tx, &mut insert, entry)?;
+        let stored = !ended && insert_row(tx, &mut inserts, entry)?;
         if stored && !entry.address.id.is_generated() {
             remove_cancel_intent(tx, &entry.address.id)?;
         }
@@ -46,10 +59,10 @@ pub(super) fn enqueue(tx: &mut Tx<'_>, entries: &[Entry]) -> rusqlite::Result<Ve
     Ok(outcomes)
 }
 
-fn insert_row(tx: &mut Tx<'_>, insert: &mut CachedStatement<'_>, entry: &Entry) -> rusqlite::Result<bool> {
+fn insert_row(tx: &mut Tx<'_>, inserts: &mut Inserts<'_>, entry: &Entry) -> rusqlite::Result<bool> {
     let queue = tx.queue(&entry.address.queue)?;
     let revision = if entry.status == JobStatus::Pending { 0 } else { tx.next_revision() };
-    let rows = insert.execute(params![
+    let rows = inserts.job.execute(params![
         entry.address.id.as_str(),
         queue,
         entry.address.priority.get(),
@@ -61,10 +74,14 @@ fn insert_row(tx: &mut Tx<'_>, insert: &mut CachedStatement<'_>, entry: &Entry) 
         entry.address.stored_at.unix_millis(),
         &*entry.body,
     ])?;
-    if rows == 1 {
-        note_entered(tx, entry.status);
+    if rows == 0 {
+        return Ok(false);
     }
-    Ok(rows == 1)
+    if entry.status == JobStatus::Pending {
+        inserts.ready.execute([ready_key(queue, entry.address.priority, tx.conn.last_insert_rowid())])?;
+    }
+    note_entered(tx, entry.status);
+    Ok(true)
 }
 
 /// Announces where a job has gone.
@@ -80,8 +97,7 @@ pub(super) fn requeue(tx: &mut Tx<'_>, entry: &Entry) -> rusqlite::Result<Enqueu
     if results::newer_than_generation(tx, &entry.address.id, entry.generation)? {
         return Ok(Enqueued::Duplicate);
     }
-    let conn = tx.conn;
-    if !insert_row(tx, &mut conn.prepare_cached(INSERT)?, entry)? {
+    if !insert_row(tx, &mut Inserts::new(tx.conn)?, entry)? {
         return Ok(Enqueued::Duplicate);
     }
     results::remove_dead_letter(tx, &entry.address.id)?;
@@ -132,20 +148,23 @@ fn promote_one(tx: &mut Tx<'_>, Promotion { revision, entry }: &Promotion) -> ru
     }
     let queue = tx.queue(&entry.address.queue)?;
     // A new place at the end: among jobs that are ready, the order is that in which they became so.
+    let place: i64 = tx.conn.prepare_cached("SELECT max(seq) + 1 FROM jobs")?.query_row([], |row| row.get(0))?;
     tx.conn
         .prepare_cached(
-            "UPDATE jobs SET seq = (SELECT max(seq) FROM jobs) + 1, queue = ?2, priority = ?3, status = ?4, run = ?5, \
-             generation = ?6, revision = 0, run_at = NULL, deliveries = 0, body = ?7 WHERE seq = ?1",
+            "UPDATE jobs SET seq = ?8, queue = ?2, priority = ?3, status = ?4, run = ?5, \
+             generation = ?6, revision = 0, run_at = NULL, lost = 0, body = ?7 WHERE seq = ?1",
         )?
         .execute(params![
             seq,
             queue,
             entry.address.priority.get(),
-            PENDING,
+            QUEUED,
             entry.run,
             revision_in(entry.generation),
             &*entry.body,
+            place,
         ])?;
+    tx.conn.prepare_cached(INSERT_READY)?.execute([ready_key(queue, entry.address.priority, place)])?;
     tx.changes.jobs = true;
     Ok(Promoted::Done)
 }
@@ -153,31 +172,37 @@ fn promote_one(tx: &mut Tx<'_>, Promotion { revision, entry }: &Promotion) -> ru
 /// Ends a job whoever holds it. A job that is not there has ended before.
 pub(super) fn end(tx: &mut Tx<'_>, ending: &Ending) -> rusqlite::Result<Ended> {
     let id = &ending.address.id;
-    let row: Option<(i64, i64, i64)> = tx
+    let row: Option<(i64, i64, i64, Priority)> = tx
         .conn
-        .prepare_cached("SELECT seq, status, generation FROM jobs WHERE id = ?1")?
-        .query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .prepare_cached("SELECT seq, generation, queue, priority FROM jobs WHERE id = ?1")?
+        .query_row([id.as_str()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, rows::priority(row, 3)?)))
         .optional()?;
-    let Some((seq, status, generation)) = row else { return Ok(Ended::AlreadyEnded) };
-    let remove = |tx: &Tx<'_>| tx.conn.prepare_cached("DELETE FROM jobs WHERE seq = ?1")?.execute([seq]);
+    let Some((seq, generation, queue, priority)) = row else { return Ok(Ended::AlreadyEnded) };
+    let place = (queue, priority, seq);
     if let Some(result) = &ending.result
-        && let Won::No { revision } = results::store(tx, &ending.address, result)?
+        && let Won::No { revision } = ResultInsert::new(tx.conn)?.store(tx, &ending.address, result)?
     {
         // A row whose life began from that very result is a new life, and not what this call is about.
         if generation < revision {
-            remove(tx)?;
+            remove(tx, place)?;
         }
         return Ok(Ended::AlreadyEnded);
     }
     if let Some(letter) = &ending.dead_letter {
         results::store_dead_letter(tx, letter)?;
     }
-    remove(tx)?;
-    if status == RUNNING {
+    if remove(tx, place)? {
         leave_cancel_intent(tx, id)?;
         tx.changes.freed = true;
     }
     Ok(Ended::Done)
+}
+
+/// Removes a job wherever it is; `true` if a worker had it.
+fn remove(tx: &Tx<'_>, (queue, priority, seq): (i64, Priority, i64)) -> rusqlite::Result<bool> {
+    tx.conn.prepare_cached("DELETE FROM jobs WHERE seq = ?1")?.execute([seq])?;
+    tx.conn.prepare_cached("DELETE FROM ready WHERE key = ?1")?.execute([ready_key(queue, priority, seq)])?;
+    Ok(tx.conn.prepare_cached("DELETE FROM leases WHERE seq = ?1")?.execute([seq])? > 0)
 }
 
 fn cancel_key(id: &JobId) -> String {
@@ -186,9 +211,9 @@ fn cancel_key(id: &JobId) -> String {
 
 /// Leaves word for the worker that runs the job: watchers only see what is there after a commit.
 fn leave_cancel_intent(tx: &mut Tx<'_>, id: &JobId) -> rusqlite::Result<()> {
-    super::kv::put(tx, crate::storage::Bucket::Control, &cancel_key(id), b"{}", Some(CANCEL_INTENT_TTL))
+    kv::put(tx, Bucket::Control, &cancel_key(id), b"{}", Some(CANCEL_INTENT_TTL))
 }
 
 pub(super) fn remove_cancel_intent(tx: &mut Tx<'_>, id: &JobId) -> rusqlite::Result<()> {
-    super::kv::delete(tx, crate::storage::Bucket::Control, &cancel_key(id), None).map(drop)
+    kv::delete(tx, Bucket::Control, &cancel_key(id), None).map(drop)
 }

@@ -4,13 +4,13 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
-use naq_models::{JobId, JobStatus, QueueName};
+use naq_models::{JobId, JobStatus, Priority, QueueName};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     clock::{Moment, boot_id},
     results,
-    rows::{self, JOB_COLUMNS, PENDING, RUNNING, revision_out, status_number},
+    rows::{self, JOB_COLUMNS, JOB_TABLES, QUEUED, SEQ_MASK, lane_keys, revision_out, status_number},
 };
 use crate::storage::{ListFilter, ListPage, QueueStats, ScheduledEntry, Sighting, StoredResult};
 
@@ -19,7 +19,7 @@ pub(super) fn job(conn: &Connection, id: &JobId) -> rusqlite::Result<Vec<Sightin
     let mut found = Vec::new();
     let now = Moment::now();
     found.extend(
-        conn.prepare_cached(&format!("SELECT {JOB_COLUMNS} FROM jobs j JOIN queues q USING (queue) WHERE j.id = ?1"))?
+        conn.prepare_cached(&format!("SELECT {JOB_COLUMNS} FROM {JOB_TABLES} WHERE j.id = ?1"))?
             .query_row([id.as_str()], |row| rows::job(row, now, boot_id()))
             .optional()?,
     );
@@ -34,9 +34,8 @@ pub(super) fn job(conn: &Connection, id: &JobId) -> rusqlite::Result<Vec<Sightin
 /// The waiting entries of ids.
 pub(super) fn scheduled(conn: &Connection, ids: &[JobId]) -> rusqlite::Result<Vec<Option<ScheduledEntry>>> {
     let now = Moment::now();
-    let mut statement = conn.prepare_cached(&format!(
-        "SELECT {JOB_COLUMNS} FROM jobs j JOIN queues q USING (queue) WHERE j.id = ?1 AND j.status IN (0, 1, 4)"
-    ))?;
+    let mut statement = conn
+        .prepare_cached(&format!("SELECT {JOB_COLUMNS} FROM {JOB_TABLES} WHERE j.id = ?1 AND j.status IN (0, 1, 4)"))?;
     ids.iter()
         .map(|id| {
             let found = statement.query_row([id.as_str()], |row| rows::job(row, now, boot_id())).optional()?;
@@ -161,15 +160,12 @@ fn list_jobs(
     after: Cursor,
     page: &mut Page,
 ) -> rusqlite::Result<()> {
-    let now = Moment::now();
-    let mut statement = conn.prepare_cached(&format!(
-        "SELECT {JOB_COLUMNS}, j.seq FROM jobs j JOIN queues q USING (queue) \
-         WHERE j.queue = ?1 AND j.status = ?2 AND j.priority = ?3 AND j.seq > ?4 ORDER BY j.seq LIMIT ?5"
-    ))?;
     for (queue, _) in queues {
         for status in statuses {
-            for priority in 0..4 {
-                let lane = |seq| Cursor::Job { queue: *queue, status: *status, priority, seq };
+            // Only what is ready is ordered by priority first.
+            let priorities: &[Priority] = if *status == QUEUED { &Priority::ALL } else { &Priority::ALL[..1] };
+            for priority in priorities {
+                let lane = |seq| Cursor::Job { queue: *queue, status: *status, priority: priority.get().into(), seq };
                 if lane(i64::MAX) <= after || page.is_full() {
                     continue;
                 }
@@ -177,12 +173,46 @@ fn list_jobs(
                     Cursor::Job { seq, .. } if lane(seq) == after => seq,
                     _ => -1,
                 };
-                let mut found = statement.query(params![queue, status, priority, from, page.room()])?;
-                while let Some(row) = found.next()? {
-                    page.items.push((lane(row.get(13)?), rows::job(row, now, boot_id())?));
-                }
+                list_lane(conn, (*queue, *status, *priority), from, page, lane)?;
             }
         }
+    }
+    Ok(())
+}
+
+fn list_lane(
+    conn: &Connection,
+    (queue, status, priority): (i64, i64, Priority),
+    after: i64,
+    page: &mut Page,
+    cursor: impl Fn(i64) -> Cursor,
+) -> rusqlite::Result<()> {
+    let select = |more: &str| conn.prepare_cached(&format!("SELECT {JOB_COLUMNS}, j.seq FROM {more} LIMIT ?1"));
+    let room = page.room();
+    let (mut ready, mut held, mut waiting);
+    let mut found = if status == QUEUED {
+        let (first, end) = lane_keys(queue, priority);
+        ready = select(
+            "ready r JOIN jobs j ON j.seq = r.key & ?2 JOIN queues q ON q.queue = j.queue \
+             LEFT JOIN leases l ON l.seq = j.seq WHERE r.key > ?3 AND r.key <= ?4 ORDER BY r.key",
+        )?;
+        ready.query(params![room, SEQ_MASK, first + after, end])?
+    } else if status == status_number(JobStatus::Running) {
+        held = select(
+            "leases l JOIN jobs j ON j.seq = l.seq JOIN queues q ON q.queue = j.queue \
+             WHERE l.queue = ?2 AND l.seq > ?3 ORDER BY l.seq",
+        )?;
+        held.query(params![room, queue, after])?
+    } else {
+        // `status <> 2` tells SQLite that the partial index serves.
+        waiting = select(&format!(
+            "{JOB_TABLES} WHERE j.queue = ?2 AND j.status = ?4 AND j.status <> 2 AND j.seq > ?3 ORDER BY j.seq"
+        ))?;
+        waiting.query(params![room, queue, after, status])?
+    };
+    let now = Moment::now();
+    while let Some(row) = found.next()? {
+        page.items.push((cursor(row.get(13)?), rows::job(row, now, boot_id())?));
     }
     Ok(())
 }
@@ -245,30 +275,33 @@ pub(super) fn stats(conn: &Connection, only: Option<&QueueName>) -> rusqlite::Re
     let queues = queues(conn, only)?;
     let mut all: BTreeMap<i64, QueueStats> =
         queues.into_iter().map(|(number, name)| (number, QueueStats::empty(name))).collect();
-    let mut count =
-        conn.prepare_cached("SELECT status, priority, count(*) FROM jobs WHERE queue = ?1 GROUP BY status, priority")?;
+    let mut waiting =
+        conn.prepare_cached("SELECT status, count(*) FROM jobs WHERE queue = ?1 AND status <> 2 GROUP BY status")?;
+    let mut ready = conn.prepare_cached("SELECT count(*) FROM ready WHERE key BETWEEN ?1 AND ?2")?;
+    let mut running = conn.prepare_cached("SELECT count(*) FROM leases WHERE queue = ?1")?;
     let mut failed = conn.prepare_cached("SELECT count(*) FROM dead WHERE queue = ?1")?;
     // The head of a lane is its oldest, but for what was promoted into it.
     let mut oldest = conn.prepare_cached(
-        "SELECT stored_at FROM jobs WHERE queue = ?1 AND status = 2 AND priority = ?2 ORDER BY seq LIMIT 1",
+        "SELECT j.stored_at FROM ready r JOIN jobs j ON j.seq = r.key & ?3 WHERE r.key BETWEEN ?1 AND ?2 \
+         ORDER BY r.key LIMIT 1",
     )?;
     for (number, stats) in &mut all {
-        let mut rows = count.query([number])?;
+        let mut rows = waiting.query([number])?;
         while let Some(row) = rows.next()? {
-            let (status, priority): (i64, u8) = (row.get(0)?, row.get(1)?);
-            let n = u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0);
-            match status {
-                0 => stats.scheduled += n,
-                1 => stats.waiting += n,
-                PENDING => stats.pending[usize::from(priority.min(3))] += n,
-                RUNNING => stats.running += n,
-                _ => stats.retry += n,
+            let n = count(row, 1)?;
+            match row.get::<_, i64>(0)? {
+                0 => stats.scheduled = n,
+                1 => stats.waiting = n,
+                _ => stats.retry = n,
             }
         }
-        stats.failed = u64::try_from(failed.query_row([number], |row| row.get::<_, i64>(0))?).unwrap_or(0);
-        for priority in naq_models::Priority::ALL {
-            if stats.pending[usize::from(priority.get())] > 0 {
-                let head = oldest.query_row(params![number, priority.get()], |row| rows::time(row, 0)).optional()?;
+        stats.running = running.query_row([number], |row| count(row, 0))?;
+        stats.failed = failed.query_row([number], |row| count(row, 0))?;
+        for (pending, priority) in stats.pending.iter_mut().zip(Priority::ALL) {
+            let (first, end) = lane_keys(*number, priority);
+            *pending = ready.query_row([first, end], |row| count(row, 0))?;
+            if *pending > 0 {
+                let head = oldest.query_row([first, end, SEQ_MASK], |row| rows::time(row, 0)).optional()?;
                 stats.oldest_pending = stats.oldest_pending.into_iter().chain(head).min();
             }
         }
@@ -277,4 +310,8 @@ pub(super) fn stats(conn: &Connection, only: Option<&QueueName>) -> rusqlite::Re
         return Ok(vec![QueueStats::empty(name.clone())]);
     }
     Ok(all.into_values().collect())
+}
+
+fn count(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
 }

@@ -4,7 +4,7 @@
 //! first of two that end the same life wins. A result that has expired does not exist for any reader, swept or not.
 
 use naq_models::{Address, JobId};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::{
     clock::{Moment, after},
@@ -24,19 +24,25 @@ pub(super) enum Won {
     },
 }
 
-/// Stores the result of a life unless there is one.
-pub(super) fn store(tx: &mut Tx<'_>, address: &Address, result: &ResultRecord) -> rusqlite::Result<Won> {
-    let queue = tx.queue(&address.queue)?;
-    let revision = tx.next_revision();
-    let rows = tx
-        .conn
-        .prepare_cached(
+/// The statement of a result, prepared once for a batch.
+pub(super) struct ResultInsert<'c>(CachedStatement<'c>);
+
+impl<'c> ResultInsert<'c> {
+    pub(super) fn new(conn: &'c Connection) -> rusqlite::Result<Self> {
+        conn.prepare_cached(
             "INSERT INTO results (revision, id, queue, status, expires_at, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
              ON CONFLICT (id) DO UPDATE SET revision = excluded.revision, queue = excluded.queue, \
              status = excluded.status, expires_at = excluded.expires_at, body = excluded.body \
              WHERE results.revision = ?7 OR results.expires_at <= ?8",
-        )?
-        .execute(params![
+        )
+        .map(Self)
+    }
+
+    /// Stores the result of a life unless there is one.
+    pub(super) fn store(&mut self, tx: &mut Tx<'_>, address: &Address, result: &ResultRecord) -> rusqlite::Result<Won> {
+        let queue = tx.queue(&address.queue)?;
+        let revision = tx.next_revision();
+        let rows = self.0.execute(params![
             revision,
             address.id.as_str(),
             queue,
@@ -46,15 +52,16 @@ pub(super) fn store(tx: &mut Tx<'_>, address: &Address, result: &ResultRecord) -
             revision_in(result.generation),
             tx.now.wall,
         ])?;
-    if rows == 1 {
-        note_result(tx, &address.id);
-        return Ok(Won::Yes);
+        if rows == 1 {
+            note_result(tx, &address.id);
+            return Ok(Won::Yes);
+        }
+        let revision = tx
+            .conn
+            .prepare_cached("SELECT revision FROM results WHERE id = ?1")?
+            .query_row([address.id.as_str()], |row| row.get(0))?;
+        Ok(Won::No { revision })
     }
-    let revision = tx
-        .conn
-        .prepare_cached("SELECT revision FROM results WHERE id = ?1")?
-        .query_row([address.id.as_str()], |row| row.get(0))?;
-    Ok(Won::No { revision })
 }
 
 /// Whether the life that began from `generation` has a result.

@@ -10,15 +10,31 @@ use rusqlite::Row;
 use super::{clock::Moment, error::foreign_value};
 use crate::storage::{Bucket, RunningAt, ScheduledEntry, Sighting};
 
-pub(super) const PENDING: i64 = 2;
-pub(super) const RUNNING: i64 = 3;
+/// In a queue: ready, or claimed.
+pub(super) const QUEUED: i64 = 2;
+
+/// Bits of `seq` in `ready.key`.
+const SEQ_BITS: u32 = 44;
+/// Takes `seq` out of a `ready.key`.
+pub(super) const SEQ_MASK: i64 = (1 << SEQ_BITS) - 1;
+
+/// The keys of a lane: from the first possible to the last.
+pub(super) fn lane_keys(queue: i64, priority: Priority) -> (i64, i64) {
+    let first = (queue * 4 + i64::from(priority.get())) << SEQ_BITS;
+    (first, first | SEQ_MASK)
+}
+
+/// The key of a place in a lane.
+pub(super) fn ready_key(queue: i64, priority: Priority, seq: i64) -> i64 {
+    lane_keys(queue, priority).0 | seq
+}
 
 pub(super) fn status_number(status: JobStatus) -> i64 {
     match status {
         JobStatus::Scheduled => 0,
         JobStatus::Waiting => 1,
-        JobStatus::Pending => PENDING,
-        JobStatus::Running => RUNNING,
+        JobStatus::Pending => QUEUED,
+        JobStatus::Running => 3,
         JobStatus::Retry => 4,
         JobStatus::Completed => 5,
         JobStatus::Failed => 6,
@@ -79,9 +95,11 @@ pub(super) fn body(row: &Row<'_>, column: usize) -> rusqlite::Result<Bytes> {
     Ok(Bytes::copy_from_slice(row.get_ref(column)?.as_blob()?))
 }
 
-/// The columns that [`job`] reads, of `jobs j JOIN queues q`.
+/// What [`job`] reads.
 pub(super) const JOB_COLUMNS: &str = "j.id, q.name, j.priority, j.stored_at, j.status, j.run_at, j.run, j.revision, \
-     j.worker, j.claimed_at, j.lease_until, j.boot, j.body";
+     l.worker, l.claimed_at, l.lease_until, l.boot, j.body";
+/// Where [`job`] reads it from.
+pub(super) const JOB_TABLES: &str = "jobs j JOIN queues q ON q.queue = j.queue LEFT JOIN leases l ON l.seq = j.seq";
 
 /// A row of `jobs`, as it is at `now` of this boot.
 pub(super) fn job(row: &Row<'_>, now: Moment, boot: i64) -> rusqlite::Result<Sighting> {
@@ -89,9 +107,14 @@ pub(super) fn job(row: &Row<'_>, now: Moment, boot: i64) -> rusqlite::Result<Sig
         Address { id: id(row, 0)?, queue: queue(row, 1)?, priority: priority(row, 2)?, stored_at: time(row, 3)? };
     let status = status_of(4, row.get(4)?)?;
     let body = body(row, 12)?;
-    if matches!(status, JobStatus::Pending | JobStatus::Running) {
-        let held = status == JobStatus::Running && row.get::<_, i64>(10)? > now.boot && row.get::<_, i64>(11)? == boot;
-        let running = if held { Some(RunningAt { worker_id: row.get(8)?, started_at: time(row, 9)? }) } else { None };
+    if status == JobStatus::Pending {
+        let worker: Option<String> = row.get(8)?;
+        let running = match worker {
+            Some(worker_id) if row.get::<_, i64>(10)? > now.boot && row.get::<_, i64>(11)? == boot => {
+                Some(RunningAt { worker_id, started_at: time(row, 9)? })
+            }
+            _ => None,
+        };
         return Ok(Sighting::Queued { address, body, running });
     }
     Ok(Sighting::Scheduled(ScheduledEntry {

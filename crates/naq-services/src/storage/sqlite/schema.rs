@@ -5,7 +5,8 @@
 //! before anything is written to it.
 //!
 //! Times are milliseconds: `*_at` since 1970, `lease_until` since boot `boot`. A job has one row in `jobs` from its
-//! enqueue to its end, whatever it waits for; `seq` is its place in its lane, and promotion gives it a new one.
+//! enqueue to its end, whatever it waits for; `seq` is its place in its lane, and promotion gives it a new one. A queued
+//! job has exactly one row in `ready` or in `leases`, both narrow and keyed by integers: they change at every claim.
 
 use rusqlite::{Connection, TransactionBehavior};
 

@@ -7,13 +7,14 @@ CREATE TABLE meta (
 ) STRICT;
 INSERT INTO meta VALUES (1, 0, 0);
 
--- Every queue that ever held a job.
+-- Every queue that ever held a job. The bound is that of ready.key.
 CREATE TABLE queues (
-    queue INTEGER PRIMARY KEY,
+    queue INTEGER PRIMARY KEY CHECK (queue < 131072),
     name TEXT NOT NULL UNIQUE
 ) STRICT;
 
--- status: 0 scheduled, 1 waiting, 2 pending, 3 running, 4 retry.
+-- status: 0 scheduled, 1 waiting, 2 queued (ready or leased), 4 retry.
+-- lost: deliveries that ended with their lease, and not with a settlement or a hand-back.
 CREATE TABLE jobs (
     seq INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
@@ -25,17 +26,28 @@ CREATE TABLE jobs (
     revision INTEGER NOT NULL,
     run_at INTEGER,
     stored_at INTEGER NOT NULL,
-    deliveries INTEGER NOT NULL,
-    token INTEGER,
-    lease_until INTEGER,
-    boot INTEGER,
-    claimed_at INTEGER,
-    worker TEXT,
+    lost INTEGER NOT NULL,
     body BLOB NOT NULL
 ) STRICT;
--- Lanes in order, running jobs and counts; ends in seq, as every index ends in the rowid.
-CREATE INDEX jobs_state ON jobs (queue, status, priority);
+CREATE INDEX jobs_waiting ON jobs (queue, status) WHERE status <> 2;
 CREATE INDEX jobs_due ON jobs (run_at) WHERE status IN (0, 4);
+
+-- Queued jobs that may be claimed. key = (queue * 4 + priority) << 44 | seq: a lane is a range of keys in its order, and
+-- a claim takes its beginning without touching the rows of jobs.
+CREATE TABLE ready (
+    key INTEGER PRIMARY KEY
+) STRICT;
+
+-- Queued jobs that are claimed. token is the number of the claim; lease_until counts from boot.
+CREATE TABLE leases (
+    seq INTEGER PRIMARY KEY,
+    queue INTEGER NOT NULL,
+    token INTEGER NOT NULL,
+    lease_until INTEGER NOT NULL,
+    boot INTEGER NOT NULL,
+    claimed_at INTEGER NOT NULL,
+    worker TEXT NOT NULL
+) STRICT;
 
 -- status: 5 completed, 6 failed, 7 cancelled.
 CREATE TABLE results (

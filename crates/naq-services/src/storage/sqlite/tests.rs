@@ -103,13 +103,12 @@ async fn a_job_runs_once_across_two_handles_of_a_file() {
     receiving.demand(demand(1));
     assert!(matches!(receiving.next().await, ConsumerEvent::Answered));
 
-    let waits = {
-        let producer = Arc::clone(&producer);
-        tokio::task::spawn(async move {
-            let id = JobId::new("a").unwrap();
-            producer.wait_result(&id, 0, Duration::from_secs(10)).await.unwrap().map(|found| (found, Instant::now()))
-        })
-    };
+    let mut waits = tokio::task::JoinSet::new();
+    let waiting = Arc::clone(&producer);
+    waits.spawn(async move {
+        let id = JobId::new("a").unwrap();
+        waiting.wait_result(&id, 0, Duration::from_secs(10)).await.unwrap().map(|found| (found, Instant::now()))
+    });
     let started = Instant::now();
     assert_eq!(enqueue(&producer, entry("a")).await, Enqueued::Stored);
     let stored = started.elapsed();
@@ -120,7 +119,7 @@ async fn a_job_runs_once_across_two_handles_of_a_file() {
     let settled = worker.settle(vec![completion(&claimed[0], Bytes::from_static(b"done"))]).await;
     let ended = Instant::now();
     assert_eq!(settled.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [Settled::Done]);
-    let (found, at) = waits.await.unwrap().expect("the result comes");
+    let (found, at) = waits.join_next().await.unwrap().unwrap().expect("the result comes");
     assert_eq!(found.body, "done");
     let told = at.saturating_duration_since(ended);
     assert!(told < Duration::from_millis(50), "told after {told:?}");
@@ -210,7 +209,7 @@ async fn leases_and_locks_end_with_the_boot_and_not_with_the_wall_clock() {
 
     // As after a power cut: what is stored is of another boot.
     let outside = Connection::open(&path).unwrap();
-    outside.execute("UPDATE jobs SET boot = boot + 1", []).unwrap();
+    outside.execute("UPDATE leases SET boot = boot + 1", []).unwrap();
     outside.execute("UPDATE kv SET boot = boot + 1", []).unwrap();
     assert_eq!(store.kv_get(Bucket::Locks, "leader").await.unwrap(), None);
     store.kv_create(Bucket::Locks, "leader", Bytes::new(), None).await.unwrap();

@@ -2,16 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use naq_config::{ExecHandler, HandlerConfig, Secret};
 use naq_models::{RawJson, Verdict, error_type};
-use naq_worker::external::{ExternalSpec, Program, STDERR_TAIL};
+use naq_worker::external::STDERR_TAIL;
 use serde_json::json;
 
-use super::{build, cancel_when, gone, line_of, program, run, sh};
+use super::{build, cancel_when, exec, gone, line_of, program, run, sh};
 use crate::support::{MAX_BODY, context, error, failure, job, value};
-
-fn exec(script: &str) -> std::sync::Arc<dyn naq_worker::ErasedHandler> {
-    build(ExternalSpec::Exec(sh(script)))
-}
 
 #[tokio::test]
 async fn arguments_are_one_line_and_the_result_is_json() {
@@ -25,7 +22,7 @@ async fn arguments_are_one_line_and_the_result_is_json() {
 #[tokio::test]
 async fn python_reads_and_writes() {
     let script = "import json,sys; a=json.load(sys.stdin); print(json.dumps({'sum': sum(a)}))";
-    let handler = build(ExternalSpec::Exec(program(&["python3", "-c", script])));
+    let handler = build(HandlerConfig::Exec(program(&["python3", "-c", script])));
     assert_eq!(value(run(&handler, json!([1, 2, 3])).await), json!({"sum": 6}));
 }
 
@@ -40,12 +37,12 @@ async fn the_environment_says_what_runs() {
     let mut cx = job("ext", json!({}));
     cx.attempt = 3;
     let dir = tempfile::tempdir().unwrap();
-    let spec = Program {
-        env: BTreeMap::from([("EXTRA".to_owned(), "more".to_owned())]),
+    let spec = ExecHandler {
+        env: BTreeMap::from([("EXTRA".to_owned(), Secret::new("more"))]),
         cwd: Some(dir.path().to_owned()),
         ..sh(r#"echo "$NAQ_JOB_ID $NAQ_KIND $NAQ_QUEUE $NAQ_ATTEMPT $EXTRA ${PATH:+inherited} $(pwd)""#)
     };
-    let verdict = build(ExternalSpec::Exec(spec)).call(context(cx)).await;
+    let verdict = build(HandlerConfig::Exec(spec)).call(context(cx)).await;
     let cwd = dir.path().canonicalize().unwrap();
     assert_eq!(value(verdict), json!(format!("job-1 ext default 3 more inherited {}", cwd.display())));
 }
@@ -61,7 +58,7 @@ async fn the_exit_status_decides() {
     let bad = failure(run(&exec("exit 65"), json!({})).await);
     assert_eq!((bad.error_type.as_str(), bad.is_retryable), ("exit_65", false));
     assert_eq!(error(run(&exec("kill -9 $$"), json!({})).await).error_type, "signal_9");
-    let missing = build(ExternalSpec::Exec(program(&["/no/such/program"])));
+    let missing = build(HandlerConfig::Exec(program(&["/no/such/program"])));
     assert_eq!(error(run(&missing, json!({})).await).error_type, "spawn");
 }
 
@@ -97,7 +94,7 @@ async fn cancelling_ends_the_whole_group_with_a_chance_to_tidy_up() {
     let (child, tidied) = (dir.path().join("child"), dir.path().join("tidied"));
     // The shell that the worker knows dies at once; its child hears the signal, too, and takes its time.
     let inner = format!(
-        "trap 'sleep 0.1; echo yes > {}; exit' TERM; echo $$ > {}; while :; do sleep 0.05; done",
+        "trap 'sleep 0.1; echo tidying >&2; echo yes > {}; exit' TERM; echo $$ > {}; while :; do sleep 0.05; done",
         tidied.display(),
         child.display()
     );

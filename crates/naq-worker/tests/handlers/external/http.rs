@@ -2,8 +2,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use naq_config::HttpMethod;
 use naq_models::{Verdict, error_type};
-use naq_worker::{ErasedHandler, external::ExternalSpec};
+use naq_worker::ErasedHandler;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -12,7 +13,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{build, cancel_when, run};
+use super::{build, cancel_when, http, run};
 use crate::support::{MAX_BODY, context, error, failure, job, value};
 
 /// Answers every request with the same bytes, and passes on what was asked. Ends when it is dropped.
@@ -47,9 +48,9 @@ impl Server {
         Self { address, requests, _serving: serving }
     }
 
-    fn handler(&self, method: &str) -> Arc<dyn ErasedHandler> {
+    fn handler(&self, method: HttpMethod) -> Arc<dyn ErasedHandler> {
         let url = format!("http://user:secret@{}/hooks?token=secret", self.address);
-        build(ExternalSpec::Http { url, method: method.into() })
+        build(http(&url, method))
     }
 }
 
@@ -80,13 +81,13 @@ fn answer(status: &str, headers: &str, body: &str) -> Option<Vec<u8>> {
 
 async fn answered(status: &str, headers: &str, body: &str) -> Verdict {
     let server = Server::start(answer(status, headers, body)).await;
-    run(&server.handler("POST"), json!({"a": 1})).await
+    run(&server.handler(HttpMethod::Post), json!({"a": 1})).await
 }
 
 #[tokio::test]
 async fn the_arguments_are_the_body() {
     let mut server = Server::start(answer("200 OK", "", "{\"ok\": true}")).await;
-    assert_eq!(value(run(&server.handler("put"), json!({"a": [1, "x y"]})).await), json!({"ok": true}));
+    assert_eq!(value(run(&server.handler(HttpMethod::Put), json!({"a": [1, "x y"]})).await), json!({"ok": true}));
     let request = server.requests.recv().await.unwrap();
     assert!(request.starts_with("PUT /hooks?token=secret HTTP/1.1\r\n"), "{request}");
     assert!(request.ends_with("\r\n\r\n{\"a\":[1,\"x y\"]}"), "{request}");
@@ -134,9 +135,9 @@ async fn a_body_is_bounded() {
 #[tokio::test]
 async fn no_answer_is_an_error_under_the_policy() {
     let server = Server::start(Some(b"nonsense\r\n\r\n".to_vec())).await;
-    let told = error(run(&server.handler("POST"), json!({})).await);
+    let told = error(run(&server.handler(HttpMethod::Post), json!({})).await);
     assert_eq!(told.error_type, "http");
-    let handler = server.handler("POST");
+    let handler = server.handler(HttpMethod::Post);
     drop(server);
     let told = error(run(&handler, json!({})).await);
     assert_eq!(told.error_type, "http_connect");
@@ -146,7 +147,7 @@ async fn no_answer_is_an_error_under_the_policy() {
 #[tokio::test]
 async fn cancelling_closes_the_connection() {
     let mut server = Server::start(None).await;
-    let handler = server.handler("POST");
+    let handler = server.handler(HttpMethod::Post);
     let asked = async { drop(server.requests.recv().await.unwrap()) };
     let verdict = cancel_when(&handler, context(job("ext", json!({}))), asked).await;
     assert_eq!(error(verdict).error_type, "interrupted");
@@ -157,7 +158,7 @@ async fn cancelling_closes_the_connection() {
 async fn https_is_spoken() {
     // A plain server answers a TLS greeting with something else: the failure must come from TLS, not from a missing scheme.
     let server = Server::start_raw().await;
-    let handler = build(ExternalSpec::Http { url: format!("https://{}/", server.0), method: "POST".into() });
+    let handler = build(http(&format!("https://{}/", server.0), HttpMethod::Post));
     let told = error(run(&handler, json!({})).await);
     assert_eq!(told.error_type, "http_connect");
 }

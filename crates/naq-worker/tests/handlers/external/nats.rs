@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use naq_services::{RequestError, RequestErrorKind, RequestReply};
-use naq_worker::{ErasedHandler, external::ExternalSpec};
+use naq_worker::{ErasedHandler, external};
 use serde_json::json;
 
-use super::{cancel_when, run};
+use super::{cancel_when, nats, run};
 use crate::support::{MAX_BODY, context, error, failure, job, value};
 
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl RequestReply for Answers {
 
 fn handler(subject: &str) -> Arc<dyn ErasedHandler> {
     let connection: Arc<dyn RequestReply> = Arc::new(Answers);
-    ExternalSpec::Nats { subject: subject.into() }.build("ext", Some(&connection), None).unwrap()
+    external::handler("ext", &nats(subject), Some(&connection)).unwrap()
 }
 
 #[tokio::test]

@@ -1,0 +1,145 @@
+//! The worker in another process: for latency across processes, memory, and idle CPU time.
+//!
+//! Invariant: a child of this program, killed with its owner. It says on its standard output, one number a line, how many
+//! nanoseconds after the time in its arguments each `bench.stamp` job began.
+
+use std::{fs, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use naq_models::{QueueName, RawJson, Verdict};
+use naq_services::{JobContext, storage::SharedStorage};
+use naq_worker::{ErasedHandler, HandlerRegistry, Shutdown, Worker, handler::HandlerFuture};
+use rustix::time::{ClockId, clock_gettime};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+};
+
+use crate::{
+    nats,
+    plan::{Part, Served},
+    sqlite,
+};
+
+/// Says when it began.
+pub(crate) const STAMP: &str = "bench.stamp";
+/// Does not end by itself.
+pub(crate) const WAIT: &str = "bench.wait";
+/// What a worker has that was told nothing.
+const CONCURRENCY: usize = 10;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A clock that all processes of a host share, in nanoseconds.
+pub(crate) fn shared_nanos() -> i64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+struct Stamp;
+
+impl ErasedHandler for Stamp {
+    fn kind(&self) -> &str {
+        STAMP
+    }
+
+    fn call(&self, cx: JobContext) -> HandlerFuture {
+        let now = shared_nanos();
+        let verdict = match cx.job().args.to::<[i64; 1]>() {
+            Ok([sent]) => {
+                println!("{}", now - sent);
+                Verdict::Complete(RawJson::null())
+            }
+            Err(error) => Verdict::Cancel(error.to_string()),
+        };
+        Box::pin(std::future::ready(verdict))
+    }
+}
+
+struct Wait;
+
+impl ErasedHandler for Wait {
+    fn kind(&self) -> &str {
+        WAIT
+    }
+
+    fn call(&self, _: JobContext) -> HandlerFuture {
+        Box::pin(std::future::pending())
+    }
+}
+
+/// A worker with both handlers, for the default queue.
+pub(crate) fn worker(storage: SharedStorage) -> Result<Worker> {
+    let mut handlers = HandlerRegistry::default();
+    handlers.insert(Arc::new(Stamp))?;
+    handlers.insert(Arc::new(Wait))?;
+    let queue = QueueName::default();
+    Ok(Worker::builder(storage).queue(queue).concurrency(CONCURRENCY).handlers(handlers).build()?)
+}
+
+/// The child's side: runs until it is killed.
+pub(crate) async fn serve(served: &Served) -> Result<()> {
+    let storage = match served {
+        Served::Sqlite(path) => sqlite::open(path).await?,
+        Served::Nats(url) => nats::open(url).await?,
+    };
+    worker(storage)?.run(Shutdown::new()).await?;
+    Ok(())
+}
+
+/// The owner's side.
+pub(crate) struct OtherProcess {
+    child: Child,
+    stamps: Lines<BufReader<ChildStdout>>,
+}
+
+impl OtherProcess {
+    pub(crate) fn start(served: Served) -> Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(serde_json::to_string(&Part::Serve(served))?)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start the worker's process")?;
+        let stdout = child.stdout.take().context("the child has no output")?;
+        Ok(Self { child, stamps: BufReader::new(stdout).lines() })
+    }
+
+    /// How long after its enqueue the next job began.
+    pub(crate) async fn next_stamp(&mut self) -> Result<Duration> {
+        let line = tokio::time::timeout(PATIENCE, self.stamps.next_line()).await.context("no job began in time")??;
+        let nanos: u64 = line.context("the worker's process ended")?.parse()?;
+        Ok(Duration::from_nanos(nanos))
+    }
+
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        self.child.kill().await.context("cannot end the worker's process")
+    }
+
+    fn proc(&self) -> Result<PathBuf> {
+        let id = self.child.id().context("the worker's process ended")?;
+        Ok(format!("/proc/{id}").into())
+    }
+
+    /// Resident memory, in MiB.
+    pub(crate) fn resident_mib(&self) -> Result<f64> {
+        let status = fs::read_to_string(self.proc()?.join("status"))?;
+        let Some(line) = status.lines().find_map(|line| line.strip_prefix("VmRSS:")) else {
+            bail!("the system does not say how much memory a process has");
+        };
+        let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kib / 1024.0)
+    }
+
+    /// Time that all its threads have run.
+    pub(crate) fn ran(&self) -> Result<Duration> {
+        let mut nanos = 0;
+        for thread in fs::read_dir(self.proc()?.join("task"))? {
+            // Absent if the thread has just ended.
+            if let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) {
+                nanos += text.split_whitespace().next().context("schedstat is empty")?.parse::<u64>()?;
+            }
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
+}

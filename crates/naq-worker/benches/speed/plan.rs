@@ -1,0 +1,75 @@
+//! [`Plan`]: what to measure, and on what; written by xtask.
+//!
+//! Invariant: sizes follow from `quick` alone, so that two runs of one command measure the same.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What this process is for.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Part {
+    /// Measure and report.
+    Measure(Plan),
+    /// Be the worker in another process.
+    Serve(Served),
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Plan {
+    /// Fewer rounds, fewer jobs: to see that it works, not to judge.
+    pub(crate) quick: bool,
+    /// Measure the embedded store.
+    pub(crate) sqlite: bool,
+    /// Measure these servers.
+    pub(crate) nats: Vec<Server>,
+    /// An empty folder on the disk that is measured.
+    pub(crate) scratch: PathBuf,
+    /// Where the report goes.
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Server {
+    /// `2.15`
+    pub(crate) name: String,
+    pub(crate) url: String,
+    /// Whether its ratios have to be kept.
+    pub(crate) gated: bool,
+}
+
+/// The worker in another process.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+pub(crate) enum Served {
+    Sqlite(PathBuf),
+    Nats(String),
+}
+
+impl Plan {
+    pub(crate) fn rounds(&self) -> usize {
+        if self.quick { 3 } else { 7 }
+    }
+
+    /// Jobs of one round on a store.
+    pub(crate) fn jobs(&self) -> usize {
+        if self.quick { 10_000 } else { 40_000 }
+    }
+
+    /// Jobs of one measurement of latency.
+    pub(crate) fn samples(&self) -> usize {
+        if self.quick { 60 } else { 400 }
+    }
+
+    /// Jobs that wait while a worker's memory is measured.
+    pub(crate) fn waiting(&self) -> usize {
+        if self.quick { 20_000 } else { 100_000 }
+    }
+
+    /// Seconds for which an idle worker is watched.
+    pub(crate) fn idle_seconds(&self) -> u64 {
+        if self.quick { 3 } else { 10 }
+    }
+}

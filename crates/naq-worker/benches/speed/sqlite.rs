@@ -1,0 +1,258 @@
+//! The embedded store: bulk enqueue, runs, latency and footprint.
+//!
+//! Invariant: each turn has a file of its own, made by naq, on the disk that is measured, and removed after it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use naq_services::{
+    JobService, JobSettings,
+    bare::sqlite::{BareSqlite, Row},
+    storage::{
+        SharedStorage,
+        sqlite::{self, SqliteOptions},
+    },
+};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    footprint,
+    jobs::{self, Encoded, Keep},
+    latency,
+    other_process::OtherProcess,
+    plan::{Plan, Served},
+    report::{Found, Report, Store},
+    rounds::compare,
+    run,
+};
+
+/// Batch sizes that the bare side may choose from.
+const BATCHES: [usize; 3] = [100, 500, 1000];
+/// For the last settlements of a round.
+const PATIENCE: Duration = Duration::from_secs(30);
+const QUEUE: &str = "default";
+
+pub(crate) async fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
+    let bench = Bench { plan };
+    let file = bench.file("version")?;
+    let storage = file.open().await?;
+    report.stores.push(Store {
+        version: storage.info().version,
+        durability: "write-ahead log, synchronous=FULL: a commit survives a power cut".into(),
+    });
+    storage.close().await;
+
+    bench.enqueue(report).await?;
+    for keep in [Keep::Result, Keep::Nothing] {
+        bench.run(report, keep).await?;
+    }
+    bench.latency(report).await?;
+    bench.footprint(report).await
+}
+
+struct Bench<'a> {
+    plan: &'a Plan,
+}
+
+/// A folder with one store in it; gone when dropped.
+struct File {
+    folder: tempfile::TempDir,
+}
+
+impl File {
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("jobs.db")
+    }
+
+    async fn open(&self) -> Result<SharedStorage> {
+        open(&self.path()).await
+    }
+
+    /// Makes the tables, as naq has them.
+    async fn made(self) -> Result<Self> {
+        self.open().await?.close().await;
+        Ok(self)
+    }
+
+    /// Runs a bare loop over the file and says how long it took, without opening.
+    async fn bare<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut BareSqlite) -> Result<T> + Send + 'static,
+    ) -> Result<(T, Duration)> {
+        let path = self.path();
+        spawn_blocking(move || {
+            let mut bare = BareSqlite::open(&path)?;
+            let begin = Instant::now();
+            let value = work(&mut bare)?;
+            Ok((value, begin.elapsed()))
+        })
+        .await?
+    }
+}
+
+pub(crate) async fn open(path: &Path) -> Result<SharedStorage> {
+    Ok(sqlite::open(SqliteOptions::file(path)).await?)
+}
+
+fn rows(jobs: Vec<Encoded>, stored_at: i64) -> Vec<Row> {
+    jobs.into_iter().map(|Encoded { id, body }| Row { id, stored_at, body }).collect()
+}
+
+impl Bench<'_> {
+    fn file(&self, name: &str) -> Result<File> {
+        let folder = tempfile::Builder::new().prefix(name).tempdir_in(&self.plan.scratch);
+        Ok(File { folder: folder.context("no folder for a store")? })
+    }
+
+    async fn rows(&self, file: &File, keep: Keep) -> Result<Vec<Row>> {
+        let storage = file.open().await?;
+        let now = storage.now().await?;
+        storage.close().await;
+        Ok(rows(jobs::encoded(QUEUE, self.plan.jobs(), keep, now)?, now.unix_millis()))
+    }
+
+    /// A file in which the jobs of one round wait.
+    async fn filled(&self, keep: Keep) -> Result<File> {
+        let file = self.file("run")?.made().await?;
+        let rows = self.rows(&file, keep).await?;
+        file.bare(move |bare| Ok(bare.enqueue(&rows, 1000)?)).await?;
+        Ok(file)
+    }
+
+    async fn result(&self) -> Result<Bytes> {
+        let file = self.file("clock")?;
+        let storage = file.open().await?;
+        let now = storage.now().await?;
+        storage.close().await;
+        jobs::result(QUEUE, now)
+    }
+
+    async fn enqueue(&self, report: &mut Report) -> Result<()> {
+        let jobs = self.plan.jobs();
+        let bare = async |batch: usize| {
+            let file = self.file("enqueue")?.made().await?;
+            let rows = self.rows(&file, Keep::Result).await?;
+            let ((), took) = file.bare(move |bare| Ok(bare.enqueue(&rows, batch)?)).await?;
+            Ok(took)
+        };
+        let batch = best("SQLite, enqueue in bulk", bare).await?;
+        let compared = compare(
+            "SQLite, enqueue in bulk",
+            self.plan.rounds(),
+            jobs,
+            async |_| {
+                let file = self.file("enqueue")?;
+                let storage = file.open().await?;
+                let service = JobService::new(storage.clone(), JobSettings::default());
+                let wanted = jobs::new_jobs(QUEUE, jobs, Keep::Result);
+                let begin = Instant::now();
+                jobs::enqueue(&service, wanted).await?;
+                let took = begin.elapsed();
+                storage.close().await;
+                Ok(took)
+            },
+            async |_| bare(batch).await,
+        )
+        .await?;
+        let against = format!("bare rusqlite loop, same rows, batches of {batch}");
+        report.add("SQLite", "enqueue in bulk", true, Found::Ratio { compared, against, at_least: Some(0.80) });
+        Ok(())
+    }
+
+    async fn run(&self, report: &mut Report, keep: Keep) -> Result<()> {
+        let jobs = self.plan.jobs();
+        let what = match keep {
+            Keep::Result => "run with result",
+            Keep::Nothing => "run without result",
+        };
+        let result = self.result().await?;
+        let bare = async |batch: usize| {
+            let file = self.filled(keep).await?;
+            let result = result.clone();
+            let (ran, took) =
+                file.bare(move |bare| Ok(bare.run((keep == Keep::Result).then_some(&*result), batch)?)).await?;
+            ensure!(ran == jobs, "{ran} of {jobs} jobs ran");
+            Ok(took)
+        };
+        let batch = best(what, bare).await?;
+        let compared = compare(
+            &format!("SQLite, {what}"),
+            self.plan.rounds(),
+            jobs,
+            async |_| {
+                let file = self.filled(keep).await?;
+                let storage = file.open().await?;
+                let took = run::drain(&storage, QUEUE, jobs, emptied(file.path())).await?;
+                storage.close().await;
+                Ok(took)
+            },
+            async |_| bare(batch).await,
+        )
+        .await?;
+        let against = format!("bare rusqlite loop, same rows, batches of {batch}");
+        let (gated, at_least) = if keep == Keep::Result { (true, Some(0.80)) } else { (false, None) };
+        report.add("SQLite", what, gated, Found::Ratio { compared, against, at_least });
+        Ok(())
+    }
+}
+
+impl Bench<'_> {
+    async fn latency(&self, report: &mut Report) -> Result<()> {
+        let samples = self.plan.samples();
+        let file = self.file("latency")?;
+        let storage = file.open().await?;
+        let service = JobService::new(Arc::clone(&storage), JobSettings::default());
+        eprintln!("  SQLite, latency in process");
+        let found = latency::in_process(&service, Arc::clone(&storage), samples, Some(2.0)).await?;
+        report.add("SQLite", "enqueue to start, idle, in process", true, found);
+        eprintln!("  SQLite, latency across processes");
+        let mut worker = OtherProcess::start(Served::Sqlite(file.path()))?;
+        let found = latency::across_processes(&service, &mut worker, samples, Some(25.0)).await?;
+        report.add("SQLite", "enqueue to start, idle, across processes", true, found);
+        worker.stop().await?;
+        storage.close().await;
+        Ok(())
+    }
+
+    async fn footprint(&self, report: &mut Report) -> Result<()> {
+        let file = self.file("footprint")?;
+        let storage = file.open().await?;
+        let service = JobService::new(Arc::clone(&storage), JobSettings::default());
+        let worker = OtherProcess::start(Served::Sqlite(file.path()))?;
+        footprint::measure(self.plan, "SQLite", true, &service, &worker, report).await?;
+        worker.stop().await?;
+        storage.close().await;
+        Ok(())
+    }
+}
+
+/// Waits until the file holds no job.
+async fn emptied(path: PathBuf) -> Result<()> {
+    spawn_blocking(move || {
+        let bare = BareSqlite::open(&path)?;
+        let until = Instant::now() + PATIENCE;
+        while bare.held()? > 0 {
+            ensure!(Instant::now() < until, "{} jobs are left", bare.held()?);
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    })
+    .await?
+}
+
+/// The batch size with which the bare side is fastest, of two tries each.
+async fn best(what: &str, mut bare: impl AsyncFnMut(usize) -> Result<Duration>) -> Result<usize> {
+    let mut fastest = (Duration::MAX, BATCHES[0]);
+    for batch in BATCHES {
+        let took = bare(batch).await?.min(bare(batch).await?);
+        eprintln!("  {what}: bare in batches of {batch}: {took:?}");
+        fastest = fastest.min((took, batch));
+    }
+    Ok(fastest.1)
+}

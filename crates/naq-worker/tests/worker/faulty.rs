@@ -1,0 +1,204 @@
+//! The store with faults: settlements that fail, extensions that are not confirmed. Everything else is the real store.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use naq_models::{JobId, QueueName, Timestamp};
+use naq_services::{
+    StorageError, StorageErrorKind,
+    storage::{
+        Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, Finding, Heartbeat, KvEntry,
+        KvWatch, Lease, LeaseState, ListFilter, ListPage, Promoted, Promotion, QueueStats, Result, Review,
+        ScheduledEntry, Settled, Settlement, SharedStorage, Sighting, Storage, StorageInfo, StoredResult,
+    },
+};
+
+#[derive(Debug)]
+pub(crate) struct Faulty {
+    inner: SharedStorage,
+    /// What the next settlements fail with, one each.
+    settlements: Mutex<VecDeque<StorageErrorKind>>,
+    mute: Arc<AtomicBool>,
+}
+
+impl Faulty {
+    pub(crate) fn on(inner: SharedStorage) -> Arc<Self> {
+        Arc::new(Self { inner, settlements: Mutex::default(), mute: Arc::default() })
+    }
+
+    pub(crate) fn fail_settlements(&self, kinds: impl IntoIterator<Item = StorageErrorKind>) {
+        self.settlements.lock().unwrap().extend(kinds);
+    }
+
+    /// How many faults are left.
+    pub(crate) fn faults_left(&self) -> usize {
+        self.settlements.lock().unwrap().len()
+    }
+
+    /// No extension of a lease is made or confirmed from now on.
+    pub(crate) fn mute_heartbeats(&self) {
+        self.mute.store(true, Ordering::SeqCst);
+    }
+
+    fn fault(&self) -> Option<StorageError> {
+        let kind = self.settlements.lock().unwrap().pop_front()?;
+        Some(StorageError::new(kind, "settle", "a fault of the test"))
+    }
+}
+
+struct FaultyHeartbeat {
+    inner: Box<dyn Heartbeat>,
+    mute: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Heartbeat for FaultyHeartbeat {
+    async fn extend(&mut self, leases: &[Lease]) -> Vec<LeaseState> {
+        if self.mute.load(Ordering::SeqCst) {
+            return vec![LeaseState::Unknown; leases.len()];
+        }
+        self.inner.extend(leases).await
+    }
+}
+
+#[async_trait]
+impl Storage for Faulty {
+    async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Settled>> {
+        let mut outcomes = Vec::new();
+        for settlement in settlements {
+            outcomes.push(match self.fault() {
+                Some(error) => Err(error),
+                None => self.inner.settle(vec![settlement]).await.pop().unwrap(),
+            });
+        }
+        outcomes
+    }
+
+    async fn open_heartbeat(&self) -> Result<Box<dyn Heartbeat>> {
+        let inner = self.inner.open_heartbeat().await?;
+        Ok(Box::new(FaultyHeartbeat { inner, mute: Arc::clone(&self.mute) }))
+    }
+
+    fn info(&self) -> StorageInfo {
+        self.inner.info()
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        self.inner.now().await
+    }
+
+    async fn diagnose(&self) -> Result<Vec<Finding>> {
+        self.inner.diagnose().await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+
+    async fn enqueue(&self, entries: Vec<Entry>) -> Vec<Result<Enqueued>> {
+        self.inner.enqueue(entries).await
+    }
+
+    async fn get_job(&self, id: &JobId) -> Result<Vec<Sighting>> {
+        self.inner.get_job(id).await
+    }
+
+    async fn list(&self, filter: &ListFilter) -> Result<ListPage> {
+        self.inner.list(filter).await
+    }
+
+    async fn queue_stats(&self, queue: Option<&QueueName>) -> Result<Vec<QueueStats>> {
+        self.inner.queue_stats(queue).await
+    }
+
+    async fn open_consumer(&self, options: ConsumerOptions) -> Result<Box<dyn Consumer>> {
+        self.inner.open_consumer(options).await
+    }
+
+    async fn review(&self, claim: &Claim) -> Result<Review> {
+        self.inner.review(claim).await
+    }
+
+    async fn hand_back(&self, leases: Vec<Lease>) -> Result<()> {
+        self.inner.hand_back(leases).await
+    }
+
+    async fn end(&self, ending: Ending) -> Result<Ended> {
+        self.inner.end(ending).await
+    }
+
+    async fn requeue(&self, entry: Entry) -> Result<Enqueued> {
+        self.inner.requeue(entry).await
+    }
+
+    async fn reschedule(&self, entry: Entry, revision: u64) -> Result<()> {
+        self.inner.reschedule(entry, revision).await
+    }
+
+    async fn remove_dead_letter(&self, id: &JobId) -> Result<bool> {
+        self.inner.remove_dead_letter(id).await
+    }
+
+    async fn open_due_feed(&self) -> Result<Box<dyn DueFeed>> {
+        self.inner.open_due_feed().await
+    }
+
+    async fn get_scheduled(&self, ids: &[JobId]) -> Result<Vec<Option<ScheduledEntry>>> {
+        self.inner.get_scheduled(ids).await
+    }
+
+    async fn promote(&self, promotions: Vec<Promotion>) -> Vec<Result<Promoted>> {
+        self.inner.promote(promotions).await
+    }
+
+    async fn get_result(&self, id: &JobId) -> Result<Option<StoredResult>> {
+        self.inner.get_result(id).await
+    }
+
+    async fn wait_result(&self, id: &JobId, newer_than: u64, timeout: Duration) -> Result<Option<StoredResult>> {
+        self.inner.wait_result(id, newer_than, timeout).await
+    }
+
+    async fn sweep(&self, limit: usize) -> Result<usize> {
+        self.inner.sweep(limit).await
+    }
+
+    async fn kv_get(&self, bucket: Bucket, key: &str) -> Result<Option<KvEntry>> {
+        self.inner.kv_get(bucket, key).await
+    }
+
+    async fn kv_create(&self, bucket: Bucket, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<u64> {
+        self.inner.kv_create(bucket, key, value, ttl).await
+    }
+
+    async fn kv_update(
+        &self,
+        bucket: Bucket,
+        key: &str,
+        value: Bytes,
+        revision: u64,
+        ttl: Option<Duration>,
+    ) -> Result<u64> {
+        self.inner.kv_update(bucket, key, value, revision, ttl).await
+    }
+
+    async fn kv_delete(&self, bucket: Bucket, key: &str, revision: Option<u64>) -> Result<bool> {
+        self.inner.kv_delete(bucket, key, revision).await
+    }
+
+    async fn kv_list(&self, bucket: Bucket, prefix: &str) -> Result<Vec<KvEntry>> {
+        self.inner.kv_list(bucket, prefix).await
+    }
+
+    async fn kv_watch(&self, bucket: Bucket, prefix: &str) -> Result<Box<dyn KvWatch>> {
+        self.inner.kv_watch(bucket, prefix).await
+    }
+}

@@ -1,0 +1,73 @@
+//! `naq system …`, and what is said where nobody chose a store.
+
+use anyhow::{Context as _, Result};
+use naq_tests::NaqBinary;
+use serde_json::json;
+
+use super::assert_fields;
+use crate::site::{Backend, COMMAND_LIMIT, Site, on_every_store};
+
+on_every_store!(doctor_looks_at_the_store);
+
+async fn doctor_looks_at_the_store(backend: Backend) -> Result<()> {
+    let site = Site::start(backend).await?;
+    site.enqueue("naq.noop", &json!({}), &[]).await?;
+    let report = site.json(&["system", "doctor"]).await?;
+    assert_fields(&report, &["store", "backend", "version", "findings"]);
+    let backend_name = if site.server.is_some() { "nats" } else { "sqlite" };
+    assert_eq!(report["backend"], backend_name);
+    let findings = report["findings"].as_array().context("findings")?;
+    findings.iter().for_each(|finding| assert_fields(finding, &["severity", "subject", "message", "advice"]));
+    let of = |subject: &str| findings.iter().find(|finding| finding["subject"] == subject);
+    assert_eq!(of("workers").context("nothing on workers")?["severity"], "warning", "no worker is alive");
+    let old = backend == Backend::Nats(naq_tests::ServerVersion::V2_9);
+    let advice = findings.iter().any(|finding| {
+        finding["severity"] == "warning" && finding["message"].as_str().is_some_and(|m| m.contains("2.9"))
+    });
+    assert_eq!(advice, old, "2.9 is supported and not recommended: {findings:?}");
+
+    let _worker = site.worker("only", &[]).await?;
+    let report = site.json(&["system", "doctor"]).await?;
+    let workers = report["findings"].as_array().into_iter().flatten().find(|finding| finding["subject"] == "workers");
+    assert_eq!(workers.context("nothing on workers")?["severity"], "ok");
+    Ok(())
+}
+
+#[tokio::test]
+async fn version_completions_and_help_need_no_store() -> Result<()> {
+    let mut site = Site::start(Backend::Sqlite).await?;
+    site.url = "nats://127.0.0.1:1".to_owned();
+    let version = site.json(&["system", "version"]).await?;
+    assert_fields(&version, &["version", "features"]);
+    assert_eq!(version["features"], json!(["nats", "sqlite", "bincode"]));
+    for shell in ["bash", "zsh", "fish"] {
+        let script = site.naq()?.run(&["system", "completions", shell], COMMAND_LIMIT).await?;
+        assert_eq!(script.code(), Some(0));
+        assert!(script.stdout.contains("enqueue"), "{shell}: {script:#?}");
+    }
+    let man = site.naq()?.run(&["system", "man"], COMMAND_LIMIT).await?;
+    assert!(man.stdout.contains(".TH"), "{man:#?}");
+    let help = site.naq()?.run(&["--help"], COMMAND_LIMIT).await?;
+    assert_eq!(help.code(), Some(0));
+    for word in ["worker", "job", "queue", "dead", "Exit codes"] {
+        assert!(help.stdout.contains(word), "{word} is not in the help");
+    }
+    assert_eq!(site.naq()?.run(&["worker", "begin"], COMMAND_LIMIT).await?.code(), Some(2));
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_any_configuration_two_processes_meet_in_one_file() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let naq = NaqBinary::in_dir(home.path())?;
+    let worker = naq.spawn(&["worker", "start"])?;
+    let args = ["job", "enqueue", "naq.echo", "--args", "{\"hello\":\"world\"}", "--wait", "20s"];
+    let finished = naq.run(&args, COMMAND_LIMIT).await?;
+    assert_eq!((finished.code(), finished.stdout.trim()), (Some(0), "{\"hello\":\"world\"}"), "{finished:#?}");
+    let said: Vec<&str> = finished.stderr.lines().filter(|line| line.starts_with("store:")).collect();
+    assert_eq!(said.len(), 1, "which store it is, is said in one line: {}", finished.stderr);
+    let state = home.path().join("state").to_string_lossy().into_owned();
+    assert!(said[0].contains(&state), "the file is in the user's state folder: {said:?}");
+    drop(worker);
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! The server dies in the middle of everything: what it had acknowledged is done in the end.
+
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use anyhow::Result;
+use naq_tests::{ServerVersion, eventually};
+use serde_json::json;
+
+use crate::{
+    gate,
+    run_log::RunLog,
+    site::{Backend, COMMAND_LIMIT, Site, on_every_server},
+};
+
+on_every_server!(every_acknowledged_job_ends_completed);
+
+const JOBS: usize = 5_000;
+/// Jobs enqueued and run before the kill: both are in full flow then.
+const BEFORE: usize = 1_000;
+const LIMIT: Duration = Duration::from_secs(120);
+
+async fn every_acknowledged_job_ends_completed(version: ServerVersion) -> Result<()> {
+    let _alone = gate::heavy().await;
+    let mut site = Site::start(Backend::Nats(version)).await?;
+    let log = RunLog::at(site.path("runs"));
+    let acknowledged = site.path("acknowledged");
+    let worker = site.worker("only", &["--concurrency", "20"]).await?;
+    let args = json!({"file": log.path()}).to_string();
+    let count = JOBS.to_string();
+    let producing = ["t.count", &args, "default", "j", &count, "32", &acknowledged.to_string_lossy()];
+    let producer = site.producer().spawn(&producing)?;
+    log.wait("end", BEFORE, None, LIMIT).await?;
+
+    site.nats()?.kill()?;
+    let enqueued_before = answers(&acknowledged)?.0.len();
+    assert!(enqueued_before < JOBS, "the server was killed too late: all {JOBS} were enqueued");
+    // Long enough that calls fail or wait, and that nothing can be taken for a short stall.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    site.nats()?.restart().await?;
+
+    let finished = producer.wait(LIMIT).await?;
+    assert_eq!(finished.code(), Some(0), "{finished:#?}");
+    let (ok, refused) = answers(&acknowledged)?;
+    assert_eq!(ok.len() + refused.len(), JOBS, "a caller got no answer");
+    assert!(ok.len() > enqueued_before, "nothing could be enqueued after the restart");
+
+    site.drained("default", LIMIT).await?;
+    let completed: BTreeSet<String> = site.ids("default", "completed").await?.into_iter().collect();
+    let lost: Vec<_> = ok.difference(&completed).collect();
+    assert!(lost.is_empty(), "{} acknowledged jobs did not complete, for example {:?}", lost.len(), &lost[..1]);
+    assert_eq!(site.queue("default").await?["failed"], 0);
+    let ran = log.counts("end")?;
+    assert!(ok.iter().all(|id| ran.contains_key(id)), "a job completed that never ran");
+    drop(worker);
+    Ok(())
+}
+
+/// The ids that were acknowledged, and those that were refused.
+fn answers(path: &std::path::Path) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
+    let text = fs::read_to_string(path)?;
+    let of = |word: &str| {
+        let lines = text.lines().filter_map(|line| line.split_once(' ')).filter(|(answer, _)| *answer == word);
+        lines.filter_map(|(_, rest)| rest.split(' ').next().map(str::to_owned)).collect()
+    };
+    Ok((of("ok"), of("error")))
+}
+
+on_every_server!(a_worker_outlives_a_server_that_is_silent);
+
+/// A server that is connected but answers nothing, for longer than a lease, and then goes on.
+async fn a_worker_outlives_a_server_that_is_silent(version: ServerVersion) -> Result<()> {
+    let mut site = Site::start(Backend::Nats(version)).await?;
+    let log = RunLog::at(site.path("runs"));
+    let worker = site.worker("only", &["--concurrency", "5"]).await?;
+    let args = json!({"file": log.path(), "ms": 500});
+    for n in 0..5 {
+        site.enqueue("t.log_sleep", &args, &["--job-id", &format!("job-{n}")]).await?;
+    }
+    log.wait("start", 5, None, COMMAND_LIMIT).await?;
+    site.nats()?.signal(naq_tests::Signal::STOP)?;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    site.nats()?.signal(naq_tests::Signal::CONT)?;
+
+    let ended = eventually(LIMIT, "all five have completed", async || {
+        (site.ids("default", "completed").await.ok()?.len() == 5).then_some(())
+    });
+    ended.await?;
+    site.drained("default", COMMAND_LIMIT).await?;
+    worker.signal(naq_tests::Signal::TERM)?;
+    assert_eq!(worker.wait(COMMAND_LIMIT).await?.code(), Some(0));
+    assert_eq!(site.results_written().await?, Some(5), "a job was settled twice");
+    Ok(())
+}
