@@ -7,6 +7,7 @@
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::try_join_all;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -24,6 +25,9 @@ pub(crate) use clock::{Clock, uptime};
 pub(crate) use message::{Delivery, StoredMessage, header};
 pub(crate) use scan::nanos;
 pub(crate) use tail::{Tail, TailEvent};
+
+/// Parts of a stream that are searched for messages to delete at once.
+const DELETING_AT_ONCE: u64 = 64;
 
 /// JetStream streams of one account, over one connection. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -320,10 +324,25 @@ impl StreamService {
         removed
     }
 
-    /// Deletes the messages of a subject (wildcards allowed) up to and including `last`, one by one; how many went.
+    /// Deletes the messages of a subject (wildcards allowed) up to and including `last`; how many went. One request if
+    /// there are none.
     pub(crate) async fn delete_up_to(&self, stream: &str, subject: &str, last: u64) -> Result<u64, ApiFailure> {
-        let (mut deleted, mut from) = (0, 0);
-        while let Some(message) = self.next_message(stream, subject, from).await? {
+        let first = match self.next_message(stream, subject, 1).await? {
+            Some(first) if first.sequence <= last => first.sequence,
+            _ => return Ok(0),
+        };
+        // Each message is found from the one before it, so the range is searched in parts at once.
+        let part = ((last - first) / DELETING_AT_ONCE + 1).max(1);
+        let parts = (0..DELETING_AT_ONCE).map(|n| (first + n * part, last.min(first + (n + 1) * part - 1)));
+        let deleted =
+            parts.filter(|(from, to)| from <= to).map(|(from, to)| self.delete_between(stream, subject, from, to));
+        Ok(try_join_all(deleted).await?.into_iter().sum())
+    }
+
+    async fn delete_between(&self, stream: &str, subject: &str, mut from: u64, last: u64) -> Result<u64, ApiFailure> {
+        let mut deleted = 0;
+        while from <= last {
+            let Some(message) = self.next_message(stream, subject, from).await? else { break };
             if message.sequence > last {
                 break;
             }
