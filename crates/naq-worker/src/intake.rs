@@ -12,8 +12,11 @@ use naq_services::storage::Lane;
 
 use crate::{clock::BootTime, lease::Held, pace::Pace};
 
-/// Choosing among lanes waits at most so long for the store to have looked into each.
+/// Choosing among lanes waits at most so long for the store to have looked into each: at the start, and later.
+const FIRST_ANSWER_WAIT: Duration = Duration::from_millis(150);
 const ANSWER_WAIT: Duration = Duration::from_millis(50);
+/// Later waits are also at most this part of a job's usual time, so that they cost no more of a slot than that.
+const ANSWER_SHARE: u32 = 10;
 /// Less urgent lanes wait at most so long for the refill of one that has more.
 const REFILL_WAIT: Duration = Duration::from_millis(10);
 /// A delivery of at least so many jobs shows that its lane has more.
@@ -211,8 +214,9 @@ impl Intake {
             return Some(held);
         }
         if let Some(since) = self.gate {
-            if now.since(since) < ANSWER_WAIT {
-                self.held_until = Some(since.plus(ANSWER_WAIT));
+            let until = since.plus(self.answer_wait());
+            if now < until {
+                self.held_until = Some(until);
                 return None;
             }
             self.gate = None;
@@ -223,6 +227,13 @@ impl Intake {
         self.served = queue.pass;
         queue.pass += 1.0 / queue.weight;
         self.lanes[lane].buffer.pop_front()
+    }
+
+    fn answer_wait(&self) -> Duration {
+        if !self.answered {
+            return FIRST_ANSWER_WAIT;
+        }
+        self.pace.mean().map_or(ANSWER_WAIT, |mean| ANSWER_WAIT.min(mean / ANSWER_SHARE))
     }
 
     fn in_order(&mut self, now: BootTime) -> Option<usize> {

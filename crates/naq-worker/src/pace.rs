@@ -44,6 +44,11 @@ impl Pace {
         self.mean_bytes += NEWEST * (bytes as f64 - self.mean_bytes);
     }
 
+    /// How long a job takes, if one has ended yet.
+    pub(crate) fn mean(&self) -> Option<Duration> {
+        self.mean_nanos.map(|nanos| Duration::from_nanos(nanos as u64))
+    }
+
     pub(crate) fn last_finish(&self) -> BootTime {
         self.last_finish
     }
