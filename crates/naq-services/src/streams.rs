@@ -29,6 +29,8 @@ pub(crate) use tail::{Tail, TailEvent};
 #[derive(Debug, Clone)]
 pub struct StreamService {
     connection: ConnectionService,
+    /// Removed messages are overwritten, because the server would bring them back after a kill.
+    erase: bool,
 }
 
 /// What the server says against a request.
@@ -52,6 +54,17 @@ impl ApiError {
     /// Insufficient resources, insufficient storage, storage resources exceeded, memory resources exceeded.
     const FULL: [u32; 4] = [10023, 10047, 10028, 10163];
     const STORE_FAILED: u32 = 10077;
+    const SEQUENCE_NOT_FOUND: u32 = 10043;
+    const DELETE_FAILED: u32 = 10057;
+
+    fn is_missing_message(&self) -> bool {
+        match self.err_code {
+            Self::SEQUENCE_NOT_FOUND | Self::MESSAGE_NOT_FOUND => true,
+            // One code for whatever its store says; this is how it says that there is no such sequence.
+            Self::DELETE_FAILED => self.description.contains("EOF") || self.description.contains("not found"),
+            _ => false,
+        }
+    }
 }
 
 /// Why an API request has no good answer.
@@ -125,7 +138,8 @@ impl StreamService {
     /// Streams reached over this connection.
     #[must_use]
     pub fn new(connection: ConnectionService) -> Self {
-        Self { connection }
+        let erase = forgets_removals(&connection.server_version());
+        Self { connection, erase }
     }
 
     /// The connection it uses.
@@ -142,12 +156,18 @@ impl StreamService {
         self.stream_names(subject).await.map_err(|failure| self.error("list streams", failure))
     }
 
-    /// Removes all messages of a stream whose subject matches `filter`; returns how many.
+    /// Removes all messages of a stream; returns how many.
     ///
     /// # Errors
     /// If there is no such stream, or the server does not answer or refuses.
-    pub async fn purge_stream(&self, stream: &str, filter: &str) -> Result<u64, StorageError> {
-        self.purge(stream, filter, None).await.map_err(|failure| self.error("purge stream", failure))
+    pub async fn purge_stream(&self, stream: &str) -> Result<u64, StorageError> {
+        #[derive(Deserialize)]
+        struct Purged {
+            #[serde(default)]
+            purged: u64,
+        }
+        let purged = self.api::<Purged>(&format!("STREAM.PURGE.{stream}"), Value::Null).await;
+        purged.map(|answer| answer.purged).map_err(|failure| self.error("purge stream", failure))
     }
 
     /// Removes a stream and everything in it; `false` if there is none.
@@ -233,7 +253,10 @@ impl StreamService {
             .map(|(stream, subject)| (format!("STREAM.INFO.{stream}"), json!({ "subjects_filter": subject })))
             .collect();
         let answers = self.api_all::<Info>(calls).await;
-        what.iter().zip(answers).map(|((_, subject), info)| Some(info.ok()?.state.subjects.contains_key(subject))).collect()
+        what.iter()
+            .zip(answers)
+            .map(|((_, subject), info)| Some(info.ok()?.state.subjects.contains_key(subject)))
+            .collect()
     }
 
     pub(crate) async fn stream_names(&self, subject: &str) -> Result<Vec<String>, ApiFailure> {
@@ -270,21 +293,26 @@ impl StreamService {
         self.api(&format!("CONSUMER.CREATE.{stream}"), body).await
     }
 
-    /// Removes the messages of a subject (wildcards allowed), only those up to and including `last` if given.
-    pub(crate) async fn purge(&self, stream: &str, filter: &str, last: Option<u64>) -> Result<u64, ApiFailure> {
-        let call = purge_call(stream, filter, last);
-        self.api::<Purged>(&call.0, call.1).await.map(|answer| answer.purged)
+    /// Removes one message; `false` if it is not there. See [`delete_all`](Self::delete_all).
+    pub(crate) async fn delete(&self, stream: &str, sequence: u64) -> Result<bool, ApiFailure> {
+        self.delete_all(stream, vec![sequence]).await.pop().unwrap_or(Ok(false))
     }
 
-    /// [`purge`](Self::purge) of many subjects at once.
-    pub(crate) async fn purge_all(
-        &self,
-        stream: &str,
-        what: Vec<(String, Option<u64>)>,
-    ) -> Vec<Result<u64, ApiFailure>> {
-        let calls = what.into_iter().map(|(filter, last)| purge_call(stream, &filter, last)).collect();
-        let answers = self.api_all::<Purged>(calls).await;
-        answers.into_iter().map(|answer| answer.map(|answer| answer.purged)).collect()
+    /// Removes messages by sequence; whether each was there.
+    ///
+    /// Never by a purge with a filter: to nats-server 2.9 that moves a consumer with an overlapping filter to the end of
+    /// the stream and forgets its claims, so that everything else that waited for it is never delivered.
+    pub(crate) async fn delete_all(&self, stream: &str, sequences: Vec<u64>) -> Vec<Result<bool, ApiFailure>> {
+        let verb = format!("STREAM.MSG.DELETE.{stream}");
+        let body = |sequence| json!({ "seq": sequence, "no_erase": !self.erase });
+        let calls = sequences.into_iter().map(|sequence| (verb.clone(), body(sequence))).collect();
+        let answers = self.api_all::<Value>(calls).await;
+        let removed = |answer| match answer {
+            Ok(_) => Ok(true),
+            Err(ApiFailure::Refused(error)) if error.is_missing_message() => Ok(false),
+            Err(failure) => Err(failure),
+        };
+        answers.into_iter().map(removed).collect()
     }
 
     /// The last message of a subject (wildcards allowed), read from the stream's leader.
@@ -312,8 +340,20 @@ impl StreamService {
         subject: &str,
         from: u64,
     ) -> Result<Option<StoredMessage>, ApiFailure> {
-        let body = json!({ "seq": from.max(1), "next_by_subj": subject });
-        message::found(self.api(&format!("STREAM.MSG.GET.{stream}"), body).await)
+        self.next_messages(stream, subject, vec![from]).await.pop().unwrap_or(Ok(None))
+    }
+
+    /// [`next_message`](Self::next_message) from many positions.
+    pub(crate) async fn next_messages(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: Vec<u64>,
+    ) -> Vec<Result<Option<StoredMessage>, ApiFailure>> {
+        let verb = format!("STREAM.MSG.GET.{stream}");
+        let call = |from: u64| (verb.clone(), json!({ "seq": from.max(1), "next_by_subj": subject }));
+        let answers = self.api_all(from.into_iter().map(call).collect()).await;
+        answers.into_iter().map(message::found).collect()
     }
 
     // ---- Publishing ------------------------------------------------------------------------------------------
@@ -377,18 +417,10 @@ fn refusal(error: ApiError) -> PublishFailure {
     }
 }
 
-#[derive(Deserialize)]
-struct Purged {
-    #[serde(default)]
-    purged: u64,
-}
-
-fn purge_call(stream: &str, filter: &str, last: Option<u64>) -> (String, Value) {
-    let mut body = json!({ "filter": filter });
-    if let Some(last) = last {
-        body["seq"] = json!(last.saturating_add(1));
-    }
-    (format!("STREAM.PURGE.{stream}"), body)
+/// Servers before 2.10 note removals in an index that they write now and then; only overwriting is there at once.
+fn forgets_removals(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|number| number.parse::<u64>().unwrap_or(0));
+    (numbers.next(), numbers.next()) < (Some(2), Some(10))
 }
 
 fn api_request(verb: &str, body: &Value) -> Outgoing {

@@ -309,7 +309,10 @@ impl Puller {
     }
 
     fn claim(&mut self, message: Message) -> Option<Claim> {
-        let read = message.reply.as_deref().and_then(|reply| Some((Delivery::parse(reply)?, Token::write(reply, self.watched))));
+        let read = message
+            .reply
+            .as_deref()
+            .and_then(|reply| Some((Delivery::parse(reply)?, Token::write(reply, self.watched))));
         let place = self.shared.names.read_job(&message.subject);
         let queue = place.as_ref().and_then(|(name, ..)| self.options.queues.iter().position(|q| q.name == *name));
         let (Some((delivery, token)), Some((name, priority, id)), Some(queue)) = (read, place, queue) else {
