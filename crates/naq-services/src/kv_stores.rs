@@ -2,8 +2,8 @@
 //!
 //! Invariant: a key's revision is the sequence of its message. Lives are logical: a message carries how long it lives, the
 //! server's clock says since when, and every reader honours it; removing what has expired is the sweeper's. A key is
-//! removed by purging its subject, never by a delete marker, so that it can be created again at once. Because a purge makes
-//! no message, watchers are told by a notice and compare notes now and then.
+//! removed by deleting its message, never by a delete marker, so that it can be created again at once. Because a removal
+//! makes no message, watchers are told by a notice and compare notes now and then.
 
 use std::time::Duration;
 
@@ -103,8 +103,7 @@ impl KvStoreService {
         if revision.is_some_and(|revision| revision != found.sequence) {
             return Ok(false);
         }
-        let purged = self.streams.purge(&stream_name(bucket), &subject(bucket, key), Some(found.sequence)).await;
-        let removed = purged.map_err(failed)? > 0;
+        let removed = self.streams.delete(&stream_name(bucket), found.sequence).await.map_err(failed)?;
         self.announce(bucket, key, found.sequence).await;
         Ok(removed)
     }

@@ -7,7 +7,6 @@
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
-use futures_util::future::try_join_all;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -26,13 +25,12 @@ pub(crate) use message::{Delivery, StoredMessage, header};
 pub(crate) use scan::nanos;
 pub(crate) use tail::{Tail, TailEvent};
 
-/// Parts of a stream that are searched for messages to delete at once.
-const DELETING_AT_ONCE: u64 = 64;
-
 /// JetStream streams of one account, over one connection. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StreamService {
     connection: ConnectionService,
+    /// Removed messages are overwritten, because the server would bring them back after a kill.
+    erase: bool,
 }
 
 /// What the server says against a request.
@@ -51,12 +49,22 @@ impl ApiError {
     pub(crate) const STREAM_NOT_FOUND: u32 = 10059;
     pub(crate) const CONSUMER_NOT_FOUND: u32 = 10014;
     const MESSAGE_NOT_FOUND: u32 = 10037;
-    const SEQUENCE_NOT_FOUND: u32 = 10043;
     const WRONG_LAST_SEQUENCE: [u32; 2] = [10071, 10164];
     const TOO_LARGE: u32 = 10054;
     /// Insufficient resources, insufficient storage, storage resources exceeded, memory resources exceeded.
     const FULL: [u32; 4] = [10023, 10047, 10028, 10163];
     const STORE_FAILED: u32 = 10077;
+    const SEQUENCE_NOT_FOUND: u32 = 10043;
+    const DELETE_FAILED: u32 = 10057;
+
+    fn is_missing_message(&self) -> bool {
+        match self.err_code {
+            Self::SEQUENCE_NOT_FOUND | Self::MESSAGE_NOT_FOUND => true,
+            // One code for whatever its store says; this is how it says that there is no such sequence.
+            Self::DELETE_FAILED => self.description.contains("EOF") || self.description.contains("not found"),
+            _ => false,
+        }
+    }
 }
 
 /// Why an API request has no good answer.
@@ -130,7 +138,8 @@ impl StreamService {
     /// Streams reached over this connection.
     #[must_use]
     pub fn new(connection: ConnectionService) -> Self {
-        Self { connection }
+        let erase = forgets_removals(&connection.server_version());
+        Self { connection, erase }
     }
 
     /// The connection it uses.
@@ -147,14 +156,17 @@ impl StreamService {
         self.stream_names(subject).await.map_err(|failure| self.error("list streams", failure))
     }
 
-    /// Removes all messages of a stream whose subject matches `filter`; returns how many. On nats-server 2.9 its consumers
-    /// lose track of what they have delivered: not for streams that are in use.
+    /// Removes all messages of a stream; returns how many.
     ///
     /// # Errors
     /// If there is no such stream, or the server does not answer or refuses.
-    pub async fn purge_stream(&self, stream: &str, filter: &str) -> Result<u64, StorageError> {
-        let call = format!("STREAM.PURGE.{stream}");
-        let purged = self.api::<Purged>(&call, json!({ "filter": filter })).await;
+    pub async fn purge_stream(&self, stream: &str) -> Result<u64, StorageError> {
+        #[derive(Deserialize)]
+        struct Purged {
+            #[serde(default)]
+            purged: u64,
+        }
+        let purged = self.api::<Purged>(&format!("STREAM.PURGE.{stream}"), Value::Null).await;
         purged.map(|answer| answer.purged).map_err(|failure| self.error("purge stream", failure))
     }
 
@@ -281,91 +293,26 @@ impl StreamService {
         self.api(&format!("CONSUMER.CREATE.{stream}"), body).await
     }
 
-    /// Removes the message of a subject: that of the given sequence, or whichever is there; how many went.
-    pub(crate) async fn purge(&self, stream: &str, subject: &str, sequence: Option<u64>) -> Result<u64, ApiFailure> {
-        let mut removed = self.purge_all(stream, vec![(subject.to_owned(), sequence)]).await;
-        removed.pop().unwrap_or(Ok(0))
+    /// Removes one message; `false` if it is not there. See [`delete_all`](Self::delete_all).
+    pub(crate) async fn delete(&self, stream: &str, sequence: u64) -> Result<bool, ApiFailure> {
+        self.delete_all(stream, vec![sequence]).await.pop().unwrap_or(Ok(false))
     }
 
-    /// [`purge`](Self::purge) of many subjects at once, each of which holds one message at most.
+    /// Removes messages by sequence; whether each was there.
     ///
-    /// The messages are deleted by sequence. A purge would find them by itself, but on nats-server 2.9 it makes every
-    /// consumer of the subject skip to the end of the stream, past all that it has not delivered yet, and forget what it
-    /// has delivered, which then never comes again.
-    pub(crate) async fn purge_all(
-        &self,
-        stream: &str,
-        what: Vec<(String, Option<u64>)>,
-    ) -> Vec<Result<u64, ApiFailure>> {
-        let mut removed: Vec<Result<u64, ApiFailure>> = what.iter().map(|_| Ok(0)).collect();
-        let mut deletions = Vec::with_capacity(what.len());
-        let mut unknown = Vec::new();
-        let mut subjects = Vec::new();
-        for (index, (subject, sequence)) in what.into_iter().enumerate() {
-            match sequence {
-                Some(sequence) => deletions.push((index, sequence)),
-                None => {
-                    unknown.push(index);
-                    subjects.push((stream.to_owned(), subject));
-                }
-            }
-        }
-        for (index, found) in unknown.into_iter().zip(self.last_messages(subjects).await) {
-            match found {
-                Ok(Some(found)) => deletions.push((index, found.sequence)),
-                Ok(None) => {}
-                Err(failure) => removed[index] = Err(failure),
-            }
-        }
-        let sequences: Vec<u64> = deletions.iter().map(|(_, sequence)| *sequence).collect();
-        for ((index, _), deleted) in deletions.into_iter().zip(self.delete_all(stream, &sequences).await) {
-            removed[index] = deleted.map(u64::from);
-        }
-        removed
-    }
-
-    /// Deletes the messages of a subject (wildcards allowed) up to and including `last`; how many went. One request if
-    /// there are none.
-    pub(crate) async fn delete_up_to(&self, stream: &str, subject: &str, last: u64) -> Result<u64, ApiFailure> {
-        let first = match self.next_message(stream, subject, 1).await? {
-            Some(first) if first.sequence <= last => first.sequence,
-            _ => return Ok(0),
-        };
-        // Each message is found from the one before it, so the range is searched in parts at once.
-        let part = ((last - first) / DELETING_AT_ONCE + 1).max(1);
-        let parts = (0..DELETING_AT_ONCE).map(|n| (first + n * part, last.min(first + (n + 1) * part - 1)));
-        let deleted =
-            parts.filter(|(from, to)| from <= to).map(|(from, to)| self.delete_between(stream, subject, from, to));
-        Ok(try_join_all(deleted).await?.into_iter().sum())
-    }
-
-    async fn delete_between(&self, stream: &str, subject: &str, mut from: u64, last: u64) -> Result<u64, ApiFailure> {
-        let mut deleted = 0;
-        while from <= last {
-            let Some(message) = self.next_message(stream, subject, from).await? else { break };
-            if message.sequence > last {
-                break;
-            }
-            let gone = self.delete_all(stream, &[message.sequence]).await.pop().unwrap_or(Ok(false))?;
-            deleted += u64::from(gone);
-            from = message.sequence + 1;
-        }
-        Ok(deleted)
-    }
-
-    /// Deletes messages by sequence; `false` for one that was not there.
-    async fn delete_all(&self, stream: &str, sequences: &[u64]) -> Vec<Result<bool, ApiFailure>> {
-        #[derive(Deserialize)]
-        struct Deleted {}
-        let call =
-            |sequence: &u64| (format!("STREAM.MSG.DELETE.{stream}"), json!({ "seq": sequence, "no_erase": true }));
-        let answers = self.api_all::<Deleted>(sequences.iter().map(call).collect()).await;
-        let deleted = |answer: Result<Deleted, ApiFailure>| match answer {
-            Ok(Deleted {}) => Ok(true),
-            Err(failure) if failure.is(ApiError::SEQUENCE_NOT_FOUND) => Ok(false),
+    /// Never by a purge with a filter: to nats-server 2.9 that moves a consumer with an overlapping filter to the end of
+    /// the stream and forgets its claims, so that everything else that waited for it is never delivered.
+    pub(crate) async fn delete_all(&self, stream: &str, sequences: Vec<u64>) -> Vec<Result<bool, ApiFailure>> {
+        let verb = format!("STREAM.MSG.DELETE.{stream}");
+        let body = |sequence| json!({ "seq": sequence, "no_erase": !self.erase });
+        let calls = sequences.into_iter().map(|sequence| (verb.clone(), body(sequence))).collect();
+        let answers = self.api_all::<Value>(calls).await;
+        let removed = |answer| match answer {
+            Ok(_) => Ok(true),
+            Err(ApiFailure::Refused(error)) if error.is_missing_message() => Ok(false),
             Err(failure) => Err(failure),
         };
-        answers.into_iter().map(deleted).collect()
+        answers.into_iter().map(removed).collect()
     }
 
     /// The last message of a subject (wildcards allowed), read from the stream's leader.
@@ -393,8 +340,20 @@ impl StreamService {
         subject: &str,
         from: u64,
     ) -> Result<Option<StoredMessage>, ApiFailure> {
-        let body = json!({ "seq": from.max(1), "next_by_subj": subject });
-        message::found(self.api(&format!("STREAM.MSG.GET.{stream}"), body).await)
+        self.next_messages(stream, subject, vec![from]).await.pop().unwrap_or(Ok(None))
+    }
+
+    /// [`next_message`](Self::next_message) from many positions.
+    pub(crate) async fn next_messages(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: Vec<u64>,
+    ) -> Vec<Result<Option<StoredMessage>, ApiFailure>> {
+        let verb = format!("STREAM.MSG.GET.{stream}");
+        let call = |from: u64| (verb.clone(), json!({ "seq": from.max(1), "next_by_subj": subject }));
+        let answers = self.api_all(from.into_iter().map(call).collect()).await;
+        answers.into_iter().map(message::found).collect()
     }
 
     // ---- Publishing ------------------------------------------------------------------------------------------
@@ -458,10 +417,10 @@ fn refusal(error: ApiError) -> PublishFailure {
     }
 }
 
-#[derive(Deserialize)]
-struct Purged {
-    #[serde(default)]
-    purged: u64,
+/// Servers before 2.10 note removals in an index that they write now and then; only overwriting is there at once.
+fn forgets_removals(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|number| number.parse::<u64>().unwrap_or(0));
+    (numbers.next(), numbers.next()) < (Some(2), Some(10))
 }
 
 fn api_request(verb: &str, body: &Value) -> Outgoing {

@@ -38,6 +38,7 @@ mod moves;
 mod names;
 mod promote;
 mod pull;
+mod repair;
 mod reserve;
 mod results;
 mod running;

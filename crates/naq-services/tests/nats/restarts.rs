@@ -190,3 +190,85 @@ async fn a_deleted_consumer_is_made_again() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_claims_survive_a_kill_and_the_repair_after_it() {
+    on_each_server(async |mut server| {
+        let storage = server.open().await;
+        let jobs: Vec<_> = (0..100).map(|n| job(generated(n))).collect();
+        storage.enqueue(jobs.iter().map(pending).collect()).await;
+        let mut first = consumer(&*storage, "q").await;
+        let claims = claim(&mut *first, 60).await;
+        storage.settle(claims[..30].iter().map(completed).collect()).await;
+        server.kill();
+        server.restart();
+        // Opening repairs the queue once more.
+        let mut second = consumer(&*storage, "q").await;
+        let mut left: HashSet<_> = jobs[30..].iter().map(|job| job.id.clone()).collect();
+        let all = async {
+            while !left.is_empty() {
+                for claim in claim_all(&mut *second).await.into_iter().chain(claim_all(&mut *first).await) {
+                    if run(&*storage, &claim).await {
+                        assert!(left.remove(&claim.address.id), "{} ran twice", claim.address.id);
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), all).await.expect("every claim comes again");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_removed_stays_removed_after_a_kill() {
+    on_each_server(async |mut server| {
+        let storage = server.open().await;
+        for key in ["pause.a", "pause.b", "pause.c"] {
+            storage.kv_create(Bucket::Control, key, "1".into(), None).await.unwrap();
+        }
+        let removed = job(generated(1));
+        let entry = retry(&removed, naq_models::Timestamp::EPOCH);
+        storage.enqueue(vec![entry.clone(), retry(&job(generated(2)), naq_models::Timestamp::EPOCH)]).await;
+        storage.kv_delete(Bucket::Control, "pause.b", None).await.unwrap();
+        let end = naq_services::storage::Ending {
+            address: entry.address,
+            result: Some(result(&removed, JobStatus::Cancelled, "null")),
+            dead_letter: None,
+        };
+        storage.end(end).await.unwrap();
+        server.kill();
+        server.restart();
+        assert_eq!(storage.kv_get(Bucket::Control, "pause.b").await.unwrap(), None);
+        assert_eq!(storage.kv_list(Bucket::Control, "pause.").await.unwrap().len(), 2);
+        assert_eq!(storage.get_scheduled(&[removed.id]).await.unwrap(), [None]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelling_one_job_strands_no_other() {
+    on_each_server(async |server| {
+        let storage = server.open().await;
+        let jobs: Vec<_> = (0..9).map(|n| job(generated(n))).collect();
+        storage.enqueue(jobs.iter().map(pending).collect()).await;
+        let mut consumer = consumer(&*storage, "q").await;
+        let claims = claim(&mut *consumer, 3).await;
+        for job in [&jobs[1], &jobs[5]] {
+            let end = naq_services::storage::Ending {
+                address: pending(job).address,
+                result: Some(result(job, JobStatus::Cancelled, "null")),
+                dead_letter: None,
+            };
+            storage.end(end).await.unwrap();
+        }
+        let rest: HashSet<_> = claim(&mut *consumer, 5).await.into_iter().map(|claim| claim.address.id).collect();
+        assert!(jobs[3..].iter().filter(|job| job.id != jobs[5].id).all(|job| rest.contains(&job.id)), "{rest:?}");
+        // Those whose worker is silent come again.
+        let mut again = HashSet::new();
+        while !(again.contains(&claims[0].address.id) && again.contains(&claims[2].address.id)) {
+            again.extend(claim(&mut *consumer, 1).await.into_iter().map(|claim| claim.address.id));
+            assert!(!again.contains(&jobs[1].id) && !again.contains(&jobs[5].id));
+        }
+    })
+    .await;
+}

@@ -64,8 +64,8 @@ impl Shared {
     }
 
     pub(super) async fn remove_dead(&self, letter: &StoredMessage) -> Result<bool> {
-        let purged = self.streams.purge(&self.names.dead_stream(), &letter.subject, Some(letter.sequence)).await;
-        purged.map(|count| count > 0).map_err(|failure| self.streams.error("remove dead letter", failure))
+        let removed = self.streams.delete(&self.names.dead_stream(), letter.sequence).await;
+        removed.map_err(|failure| self.streams.error("remove dead letter", failure))
     }
 
     pub(super) async fn remove_dead_letter(&self, id: &JobId) -> Result<bool> {

@@ -1,16 +1,17 @@
 //! The due feed: what waits for its time, as an index in memory that a watch of headers keeps up to date.
 //!
 //! Invariant: an entry is in the index at its latest revision and time, or was found to be gone. Removals make no message:
-//! whoever removes an entry, or finds it missing, tells the feeds of this process; what other processes remove is found
-//! missing when it is due. About 100 bytes per waiting job.
+//! whoever removes an entry tells the feeds of its process at once and all others by a notice; if that gets lost, the entry
+//! is found missing when it is due. About 100 bytes per waiting job.
 
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
+use async_nats::Subscriber;
 use async_trait::async_trait;
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use naq_models::{JobId, Timestamp};
 
 use super::{Shared, scheduled::due_at};
@@ -46,9 +47,11 @@ impl Departures {
         self.tell(|index| index.gone(id, revision));
     }
 
-    /// An entry was looked for and is not there.
-    pub(super) fn missing(&self, id: &JobId) {
-        self.tell(|index| index.remove(id));
+    /// The revision at which feeds know an entry.
+    pub(super) fn revision(&self, id: &JobId) -> Option<u64> {
+        let feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = |feed: Arc<Mutex<Index>>| Some(lock(&feed).by_id.get(id)?.1);
+        feeds.iter().filter_map(Weak::upgrade).filter_map(known).max()
     }
 }
 
@@ -112,6 +115,8 @@ pub(super) struct Feed {
     shared: Arc<Shared>,
     index: Arc<Mutex<Index>>,
     tail: Tail,
+    /// What other processes removed.
+    notices: Subscriber,
     /// Whether the index has everything that was there when the tail last began.
     current: bool,
 }
@@ -125,9 +130,11 @@ impl Feed {
             crate::kv_stores::subject(&bucket, ">"),
             true,
         );
+        let notices = shared.connection.subscribe(format!("{}.{bucket}.*", shared.names.gone())).await;
+        let notices = notices.map_err(|failure| shared.streams.error("open due feed", failure.into()))?;
         let index = Arc::default();
         shared.due.join(&index);
-        Ok(Self { shared, index, tail, current: false })
+        Ok(Self { shared, index, tail, notices, current: false })
     }
 
     fn take(&mut self, event: TailEvent) {
@@ -152,12 +159,23 @@ impl Feed {
         }
     }
 
+    fn notice(&mut self, notice: &async_nats::Message) {
+        let id = notice.subject.rsplit_once('.').and_then(|(_, id)| JobId::new(id).ok());
+        let revision = std::str::from_utf8(&notice.payload).ok().and_then(|text| text.parse().ok());
+        if let (Some(id), Some(revision)) = (id, revision) {
+            lock(&self.index).gone(&id, revision);
+        }
+    }
+
     /// Takes in what has arrived; waits until the index is complete.
     async fn catch_up(&mut self) -> Result<()> {
         let patience = self.shared.connection.request_timeout();
         loop {
             while let Some(event) = self.tail.next().now_or_never() {
                 self.take(event);
+            }
+            while let Some(notice) = self.notices.next().now_or_never().flatten() {
+                self.notice(&notice);
             }
             if self.current {
                 return Ok(());
@@ -199,8 +217,10 @@ impl DueFeed for Feed {
             if self.current && std::mem::take(&mut lock(&self.index).sooner) {
                 return;
             }
-            let event = self.tail.next().await;
-            self.take(event);
+            tokio::select! {
+                event = self.tail.next() => self.take(event),
+                Some(notice) = self.notices.next() => self.notice(&notice),
+            }
         }
     }
 }

@@ -117,12 +117,12 @@ impl Shared {
         };
         if let Some(job) = traces.queued.filter(of_this_life) {
             let stream = self.names.queue_stream(&address.queue);
-            let purged = self.streams.purge(&stream, &job.subject, Some(job.sequence)).await;
-            purged.map_err(|failure| self.streams.error("end", failure))?;
+            let removed = self.streams.delete(&stream, job.sequence).await;
+            removed.map_err(|failure| self.streams.error("end", failure))?;
             crash_point("nats.end.queue");
         }
         if let Some(waiting) = traces.scheduled.filter(of_this_life) {
-            let removed = self.remove_scheduled(vec![(&address.id, Some(waiting.sequence))]).await;
+            let removed = self.remove_scheduled(vec![(&address.id, waiting.sequence)]).await;
             removed.into_iter().collect::<Result<Vec<_>>>()?;
             crash_point("nats.end.scheduled");
         }
@@ -193,7 +193,7 @@ impl Shared {
                 std::cmp::Ordering::Equal => return Ok(Placed::Before),
                 std::cmp::Ordering::Greater => return Ok(Placed::Later),
                 std::cmp::Ordering::Less => {
-                    self.streams.purge(&stream, &subject, Some(holder.sequence)).await.map_err(failed)?;
+                    self.streams.delete(&stream, holder.sequence).await.map_err(failed)?;
                     crash_point("nats.publish.superseded");
                 }
             }

@@ -98,7 +98,7 @@ impl Shared {
         let promotion = &step.promotion;
         let id = &promotion.entry.address.id;
         let Some(entry) = entry else {
-            self.due.missing(id);
+            self.due.gone(id, promotion.revision);
             step.outcome = Some(Ok(Promoted::Superseded));
             return None;
         };
@@ -155,13 +155,14 @@ impl Shared {
     }
 
     async fn remove_promoted(&self, steps: &mut [Step]) {
-        let which: Vec<usize> = (0..steps.len())
-            .filter(|index| steps[*index].remove.is_some() && !matches!(steps[*index].outcome, Some(Err(_))))
+        let which: Vec<(usize, u64)> = (0..steps.len())
+            .filter(|index| !matches!(steps[*index].outcome, Some(Err(_))))
+            .filter_map(|index| Some((index, steps[index].remove?)))
             .collect();
-        let entries =
-            which.iter().map(|index| (&steps[*index].promotion.entry.address.id, steps[*index].remove)).collect();
+        let id = |index: usize| &steps[index].promotion.entry.address.id;
+        let entries = which.iter().map(|(index, revision)| (id(*index), *revision)).collect();
         let removed = self.remove_scheduled(entries).await;
-        for (index, removed) in which.into_iter().zip(removed) {
+        for ((index, _), removed) in which.into_iter().zip(removed) {
             // The job is in its queue; the entry that stays is promoted again and refused as the same run.
             if let Err(error) = removed {
                 steps[index].outcome = Some(Err(error));

@@ -144,22 +144,22 @@ impl Shared {
         let stream = kv_stores::stream_name(&bucket);
         let subject = |index: usize| kv_stores::subject(&bucket, &Names::id_key(&ended[index].id));
         let what = chosen.iter().map(|index| (stream.clone(), subject(*index))).collect();
-        let mut purges = Vec::new();
+        let mut stale = Vec::new();
         for (index, found) in chosen.into_iter().zip(self.streams.last_messages(what).await) {
             match found {
                 Ok(Some(message)) => {
                     let holder: Option<Holder> = serde_json::from_slice(&message.payload).ok();
                     if holder.is_none_or(|holder| holder.is_at(ended[index])) {
-                        purges.push((index, message.sequence));
+                        stale.push((index, message.sequence));
                     }
                 }
                 Ok(None) => {}
                 Err(failure) => outcomes[index] = Err(self.streams.error("release id", failure)),
             }
         }
-        let what = purges.iter().map(|(index, sequence)| (subject(*index), Some(*sequence))).collect();
-        for ((index, _), purged) in purges.into_iter().zip(self.streams.purge_all(&stream, what).await) {
-            outcomes[index] = purged.map(drop).map_err(|failure| self.streams.error("release id", failure));
+        let what = stale.iter().map(|(_, sequence)| *sequence).collect();
+        for ((index, _), deleted) in stale.into_iter().zip(self.streams.delete_all(&stream, what).await) {
+            outcomes[index] = deleted.map(drop).map_err(|failure| self.streams.error("release id", failure));
         }
         outcomes
     }

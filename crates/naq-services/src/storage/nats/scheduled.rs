@@ -1,6 +1,6 @@
 //! The scheduled store: jobs that wait for their time, for their next attempt, or for other jobs.
 //!
-//! Invariant: one entry per id, changed by compare-and-set on its revision, removed by purging its subject up to a
+//! Invariant: one entry per id, changed by compare-and-set on its revision, removed by deleting the message of a
 //! revision, so that a newer entry stays. What a leader needs to know is in headers; bodies are read when they are due.
 
 use naq_models::{Address, JobId, JobStatus, Priority, QueueName, Timestamp};
@@ -133,34 +133,53 @@ impl Shared {
     }
 
     pub(super) async fn get_scheduled(&self, ids: &[JobId]) -> Result<Vec<Option<ScheduledEntry>>> {
+        let before: Vec<Option<u64>> = ids.iter().map(|id| self.due.revision(id)).collect();
         let found = self.scheduled_messages(&ids.iter().collect::<Vec<_>>()).await;
         let mut entries = Vec::with_capacity(ids.len());
-        for (id, message) in ids.iter().zip(found) {
+        for ((id, before), message) in ids.iter().zip(before).zip(found) {
             let message = message?;
-            if message.is_none() {
-                self.due.missing(id);
+            if let (None, Some(before)) = (&message, before) {
+                self.due.gone(id, before);
             }
             entries.push(message.and_then(|message| Waiting::read(id.clone(), message)).map(|waiting| waiting.entry));
         }
         Ok(entries)
     }
 
-    /// Removes entries, each only if it is not newer than the revision, where one is given.
-    pub(super) async fn remove_scheduled(&self, entries: Vec<(&JobId, Option<u64>)>) -> Vec<Result<u64>> {
+    /// Removes entries, each only at its revision, and tells the feeds.
+    pub(super) async fn remove_scheduled(&self, entries: Vec<(&JobId, u64)>) -> Vec<Result<()>> {
         if entries.is_empty() {
             return Vec::new();
         }
-        let what = entries.iter().map(|(id, revision)| (self.names.scheduled(id), *revision)).collect();
-        let purged = self.streams.purge_all(&self.names.scheduled_stream(), what).await;
-        let removed = |((id, revision), purged): ((&JobId, Option<u64>), std::result::Result<u64, _>)| {
-            let count = purged.map_err(|failure| self.streams.error("remove scheduled", failure))?;
-            match revision {
-                Some(revision) => self.due.gone(id, revision),
-                None => self.due.missing(id),
+        let revisions = entries.iter().map(|(_, revision)| *revision).collect();
+        let deleted = self.streams.delete_all(&self.names.scheduled_stream(), revisions).await;
+        let mut outcomes = Vec::with_capacity(entries.len());
+        for ((id, revision), deleted) in entries.into_iter().zip(deleted) {
+            if deleted.is_ok() {
+                self.due.gone(id, revision);
+                self.kv.announce(&self.names.scheduled_bucket(), id.as_str(), revision).await;
             }
-            Ok(count)
-        };
-        entries.into_iter().zip(purged).map(removed).collect()
+            outcomes.push(deleted.map(drop).map_err(|failure| self.streams.error("remove scheduled", failure)));
+        }
+        outcomes
+    }
+
+    /// Removes whatever entries ids have.
+    pub(super) async fn clear_scheduled(&self, ids: &[&JobId]) -> Vec<Result<()>> {
+        let mut outcomes: Vec<Result<()>> = ids.iter().map(|_| Ok(())).collect();
+        let mut there = Vec::new();
+        for (index, found) in self.scheduled_messages(ids).await.into_iter().enumerate() {
+            match found {
+                Ok(Some(message)) => there.push((index, message.sequence)),
+                Ok(None) => {}
+                Err(error) => outcomes[index] = Err(error),
+            }
+        }
+        let entries = there.iter().map(|(index, revision)| (ids[*index], *revision)).collect();
+        for ((index, _), removed) in there.iter().zip(self.remove_scheduled(entries).await) {
+            outcomes[*index] = removed;
+        }
+        outcomes
     }
 
     pub(super) async fn reschedule(&self, entry: Entry, revision: u64) -> Result<()> {

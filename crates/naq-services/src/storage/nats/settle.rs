@@ -131,11 +131,11 @@ impl Shared {
         if which.is_empty() {
             return;
         }
-        let entries = which.iter().map(|index| (&steps[*index].settlement.address.id, None)).collect();
-        let removed = self.remove_scheduled(entries).await;
+        let ids: Vec<_> = which.iter().map(|index| &steps[*index].settlement.address.id).collect();
+        let removed = self.clear_scheduled(&ids).await;
         crash_point("nats.settle.scheduled");
         for (index, removed) in which.into_iter().zip(removed) {
-            steps[index].fail(removed.map(drop));
+            steps[index].fail(removed);
         }
     }
 

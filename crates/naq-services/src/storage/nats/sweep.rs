@@ -127,10 +127,10 @@ impl Shared {
                 expired.push((message.subject, message.sequence));
             }
         }
-        let what = expired.iter().map(|(subject, sequence)| (subject.clone(), Some(*sequence))).collect();
+        let what = expired.iter().map(|(_, sequence)| *sequence).collect();
         let mut removed = 0;
-        for ((subject, sequence), purged) in expired.iter().zip(self.streams.purge_all(&stream, what).await) {
-            removed += usize::try_from(purged.map_err(failed)?).unwrap_or(0);
+        for ((subject, sequence), deleted) in expired.iter().zip(self.streams.delete_all(&stream, what).await) {
+            removed += usize::from(deleted.map_err(failed)?);
             if let Some(key) = key_of(bucket, subject) {
                 self.kv.announce(bucket, key, *sequence).await;
             }

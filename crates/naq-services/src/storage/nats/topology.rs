@@ -21,8 +21,6 @@ const MAX_CONSUMERS: u64 = 65_536;
 const MAX_WAITING: u64 = 4096;
 /// Attempts at changing a consumer.
 const UPDATES: usize = 3;
-/// How long what is known of a server run is kept. A run that lasts longer is recorded anew.
-const BOOT_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Fields whose difference weakens something but breaks no promise.
 const TOLERATED: [&str; 4] = ["num_replicas", "max_consumers", "allow_direct", "max_waiting"];
 
@@ -98,7 +96,6 @@ pub(super) fn bucket_config(bucket: &str, replicas: usize, message_ttl: bool) ->
         "num_replicas": replicas,
         "allow_rollup_hdrs": true,
         "allow_direct": true,
-        // Entries are deleted by sequence (`StreamService::purge_all` says why), which other clients' buckets forbid.
         "deny_delete": false,
     });
     if message_ttl {
@@ -272,51 +269,6 @@ impl Shared {
             made = self.streams.api(&verb, body.clone()).await.map_err(failed)?;
         }
         verify(&self.streams, &format!("consumer {consumer} of stream {stream}"), &made.config, &config)
-    }
-
-    /// Removes what a killed server brought back: messages at or below a lane's acknowledgement floor are acknowledged,
-    /// will never be delivered, and keep their address taken.
-    pub(super) async fn repair_floor(&self, queue: &QueueName) -> Result<()> {
-        let failed = |failure| self.streams.error("repair queue", failure);
-        let stream = self.names.queue_stream(queue);
-        let Some(info) = self.streams.stream_info(&stream).await.map_err(failed)? else { return Ok(()) };
-        for priority in Priority::ALL {
-            let consumer = Names::lane_consumer(priority);
-            let lane = self.streams.consumer_info(&stream, &consumer).await.map_err(failed)?;
-            let floor = lane.map_or(0, |lane| lane.ack_floor.stream_seq);
-            if floor >= info.state.first_seq && info.state.messages > 0 {
-                let filter = self.names.lane_filter(queue, priority);
-                let removed = self.streams.delete_up_to(&stream, &filter, floor).await.map_err(failed)?;
-                if removed > 0 {
-                    tracing::warn!(%queue, %priority, removed, "removed acknowledged jobs that the server had brought back");
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The last message of a queue when this run of the server was first seen by any process. What lies at or below it
-    /// may have been delivered, and even acknowledged, before the server was killed.
-    pub(super) async fn boundary(&self, queue: &QueueName) -> Result<u64> {
-        let bucket = self.names.bucket(crate::storage::Bucket::Control);
-        let key = Names::boot_key(queue, &self.connection.server_id());
-        let read = |value: &[u8]| std::str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
-        for _ in 0..3 {
-            if let Some(entry) = self.kv.get(&bucket, &key).await? {
-                return read(&entry.value).ok_or_else(|| {
-                    StorageError::new(StorageErrorKind::Corrupt, "open queue", format!("{bucket}/{key} is no number"))
-                });
-            }
-            let info = self.streams.stream_info(&self.names.queue_stream(queue)).await;
-            let last =
-                info.map_err(|failure| self.streams.error("open queue", failure))?.map_or(0, |i| i.state.last_seq);
-            match self.kv.create(&bucket, &key, last.to_string().into(), Some(BOOT_TTL)).await {
-                Ok(_) => return Ok(last),
-                Err(error) if error.kind() == StorageErrorKind::Conflict => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(StorageError::new(StorageErrorKind::Timeout, "open queue", format!("{bucket}/{key} keeps changing")))
     }
 
     /// The queues that exist.
