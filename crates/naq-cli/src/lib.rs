@@ -28,12 +28,13 @@ pub async fn run() -> ExitCode {
     let mut handlers = HandlerRegistry::default();
     match handlers.insert_registered() {
         Ok(()) => run_with(handlers).await,
-        Err(error) => report(&CliError::usage(error.to_string())),
+        Err(error) => ExitCode::from(report(&CliError::usage(error.to_string()))),
     }
 }
 
 /// Runs the command line of this process with these handlers; the built-in ones and those of the configuration are
-/// added by `worker start`.
+/// added by `worker start`. Ends the process instead of returning if handlers that do not end hold its threads: a runtime
+/// would wait for those for ever.
 ///
 /// # Cancel safety
 /// Not cancel safe: drop it only to end the process.
@@ -47,15 +48,20 @@ pub async fn run_with(handlers: HandlerRegistry) -> ExitCode {
     };
     let session = match Session::start(&cli.global, level) {
         Ok(session) => session,
-        Err(error) => return report(&error),
+        Err(error) => return ExitCode::from(report(&error)),
     };
     // Boxed: the futures of all commands together are too deep a type for the compiler.
     let outcome = Box::pin(dispatch(&session, cli.command, handlers)).await;
+    let stuck = session.is_stuck();
     session.end().await;
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match outcome {
+        Ok(()) => error::exit::OK,
         Err(error) => report(&error),
+    };
+    if stuck {
+        std::process::exit(code.into());
     }
+    ExitCode::from(code)
 }
 
 async fn dispatch(session: &Session, command: Command, handlers: HandlerRegistry) -> Result<(), CliError> {
@@ -70,10 +76,11 @@ async fn dispatch(session: &Session, command: Command, handlers: HandlerRegistry
     }
 }
 
-fn report(error: &CliError) -> ExitCode {
+/// Says what went wrong; the exit code.
+fn report(error: &CliError) -> u8 {
     output::note(&format!("error: {error}"));
     if let Some(hint) = error.hint() {
         output::note(&format!("hint: {hint}"));
     }
-    ExitCode::from(error.code())
+    error.code()
 }

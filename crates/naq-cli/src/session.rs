@@ -3,6 +3,8 @@
 //! Invariant: the store is opened on first use, so that a command that needs none works without one; it is closed before
 //! the program ends. Which store it is, is said once on standard error if nobody chose it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use naq_config::{ChosenBy, FlagOverride, LoadOptions, NaqConfig};
 use naq_services::{JobService, ServiceManager};
 use naq_telemetry::logging::LogGuard;
@@ -18,6 +20,7 @@ use crate::{
 pub struct Session {
     output: Output,
     services: ServiceManager,
+    stuck: AtomicBool,
     _log: Option<LogGuard>,
 }
 
@@ -46,7 +49,7 @@ impl Session {
         // A program that brings its own subscriber keeps it.
         let log = naq_telemetry::logging::configure(&loaded.config.logging).ok();
         let services = ServiceManager::from_loaded(loaded.clone()).map_err(|e| CliError::usage(e.to_string()))?;
-        Ok(Self { output, services, _log: log })
+        Ok(Self { output, services, stuck: AtomicBool::new(false), _log: log })
     }
 
     /// The configuration.
@@ -78,6 +81,15 @@ impl Session {
             self.output.note(&format!("store: {choice}"));
         }
         Ok(jobs)
+    }
+
+    /// Notes that handlers which do not end hold threads of this process.
+    pub(crate) fn note_stuck(&self) {
+        self.stuck.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
     }
 
     /// Closes what was opened.

@@ -120,6 +120,9 @@ fn unknown_kind(job: &Job, now: Timestamp) -> Next {
     let mut job = job.clone();
     let since = RawJson::from_value(&since).expect("a time is a JSON string");
     job.meta.insert(UNKNOWN_SINCE.to_owned(), since);
+    // For whoever wonders why it waits.
+    let message = format!("the worker that took it has no handler of kind {:?}", job.kind);
+    job.last_error = Some(JobError::new(error_type::UNKNOWN_KIND, message, now));
     // The pause equals the time already waited, so that tries double in distance.
     again(job, JobStatus::Scheduled, waited.clamp(Duration::from_secs(1), UNKNOWN_KIND_MAX_DELAY), now)
 }
@@ -183,6 +186,7 @@ mod tests {
             match next(&job, Verdict::UnknownKind, now, 0.5) {
                 Next::Again { job: moved, .. } => {
                     assert_eq!(moved.attempt, 1);
+                    assert_eq!(moved.last_error.as_ref().unwrap().error_type, error_type::UNKNOWN_KIND);
                     now = moved.run_at.unwrap();
                     job = moved;
                     tries += 1;

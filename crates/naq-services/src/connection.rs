@@ -173,15 +173,16 @@ impl ConnectionService {
         let (reconnected, reconnects) = watch::channel(0);
         let lost = Arc::new(AtomicBool::new(false));
         let reconnected = Arc::new(reconnected);
-        let settings = with_auth(client_settings(&options), &options.auth).await?.event_callback(move |event| {
-            match event {
-                Event::Disconnected => lost.store(true, Ordering::Relaxed),
-                // The first connection is announced too; only a later one puts answers in doubt.
-                Event::Connected if lost.swap(false, Ordering::Relaxed) => reconnected.send_modify(|n| *n += 1),
-                _ => {}
-            }
-            std::future::ready(())
-        });
+        let settings =
+            with_auth(client_settings(&options), &options.auth, &servers).await?.event_callback(move |event| {
+                match event {
+                    Event::Disconnected => lost.store(true, Ordering::Relaxed),
+                    // The first connection is announced too; only a later one puts answers in doubt.
+                    Event::Connected if lost.swap(false, Ordering::Relaxed) => reconnected.send_modify(|n| *n += 1),
+                    _ => {}
+                }
+                std::future::ready(())
+            });
         let client = settings.connect(addresses).await.map_err(|error| connect_error(error, &location))?;
         let closed = CancellationToken::new();
         Ok(Self { inner: Arc::new(Inner { client, location, options, reconnects, closed }) })
@@ -429,9 +430,15 @@ fn client_settings(options: &ConnectionOptions) -> async_nats::ConnectOptions {
 async fn with_auth(
     settings: async_nats::ConnectOptions,
     auth: &Auth,
+    servers: &[ServerAddr],
 ) -> Result<async_nats::ConnectOptions, StorageError> {
     Ok(match auth {
-        Auth::None => settings,
+        // The client itself passes over what stands in a URL. A name alone is a token, as everywhere in NATS.
+        Auth::None => match servers.iter().find_map(|server| Some((server.username()?, server.password()))) {
+            Some((user, Some(password))) => settings.user_and_password(unescape(user), unescape(password)),
+            Some((token, None)) => settings.token(unescape(token)),
+            None => settings,
+        },
         Auth::UserPassword { user, password } => settings.user_and_password(user.clone(), password.clone()),
         Auth::Token(token) => settings.token(token.clone()),
         Auth::Nkey(seed) => settings.nkey(seed.clone()),
@@ -444,6 +451,22 @@ async fn with_auth(
             .with_source(error)
         })?,
     })
+}
+
+/// Undoes the `%40` of a URL. What is no such escape, or then no text, stays as it is.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = tail.get(..2).and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        let (byte, next) = match escaped {
+            Some(byte) if *first == b'%' => (byte, &tail[2..]),
+            _ => (*first, tail),
+        };
+        bytes.push(byte);
+        rest = next;
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
 }
 
 fn connect_error(error: async_nats::ConnectError, location: &str) -> StorageError {

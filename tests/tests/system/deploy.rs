@@ -87,7 +87,8 @@ async fn a_second_signal_hands_back_at_once(backend: Backend) -> Result<()> {
     worker.signal(Signal::TERM)?;
     let finished = worker.wait(Duration::from_secs(12)).await?;
     assert!(finished.code().is_some(), "{finished:#?}");
-    let numbers = site.queue("default").await?;
-    assert_eq!((&numbers["pending"], &numbers["running"]), (&json!(3), &json!(0)), "{numbers}");
+    let new = site.worker("new", &["--concurrency", "3"]).await?;
+    log.wait("start", 3, Some(new.pid()), Duration::from_secs(10)).await?;
+    assert!(log.said("start")?.iter().all(|line| line.attempt == 1), "a deploy cost an attempt");
     Ok(())
 }

@@ -29,7 +29,8 @@ async fn only_the_poison_is_lost(backend: Backend) -> Result<()> {
     fs::write(site.path("kill"), "")?;
     let (deaths, worker) = supervise(&site, worker, &release).await?;
 
-    assert_eq!(deaths, 3, "max_crashes is 3");
+    // Nobody can tell who was to blame for the first death; after it they run one by one, and `max_crashes` is 3.
+    assert_eq!(deaths, 1 + 3);
     let result = site.run(&["job", "result", "poison"]).await?;
     assert_eq!(result.code(), Some(1), "{result:#?}");
     let result = result.json()?;
@@ -37,7 +38,7 @@ async fn only_the_poison_is_lost(backend: Backend) -> Result<()> {
     assert_eq!(site.ids("default", "failed").await?, ["poison"]);
     assert_eq!(site.ids("default", "completed").await?.len(), SLEEPERS);
     assert!(log.counts("end")?.values().all(|count| *count == 1), "{:?}", log.counts("end")?);
-    assert_eq!(log.counts("start")?["poison"], 3);
+    assert_eq!(log.counts("start")?["poison"], 4);
     worker.signal(Signal::TERM)?;
     assert_eq!(worker.wait(COMMAND_LIMIT).await?.code(), Some(0));
     Ok(())

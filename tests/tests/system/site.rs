@@ -197,7 +197,7 @@ impl Site {
         let path = self.path(&format!("bulk-{count}-{}.jsonl", lines.len()));
         fs::write(&path, lines)?;
         let args = ["job", "enqueue", "--from", &path.to_string_lossy(), "--output", "json"];
-        let finished = self.naq()?.run(&args, Duration::from_secs(120)).await?;
+        let finished = self.naq()?.run(&args, Duration::from_secs(200)).await?;
         ensure!(finished.code() == Some(0), "bulk enqueue: {finished:#?}");
         assert_eq!(finished.json()?, json!({"enqueued": count, "duplicates": 0, "failed": 0}));
         Ok(())
@@ -254,6 +254,7 @@ fn short_times() -> Vec<(String, String)> {
         ("NAQ_SCHEDULER__LOCK_RENEW_INTERVAL", "500ms".to_owned()),
         ("NAQ_WORKERS__HEARTBEAT_INTERVAL", "500ms".to_owned()),
         ("NAQ_WORKERS__TTL", "2s".to_owned()),
+        ("NAQ_RESULTS__CLEANUP_INTERVAL", "1s".to_owned()),
         ("NAQ_NATS__RECONNECT_TIME_WAIT", "100ms".to_owned()),
     ];
     times.map(|(name, value)| (name.to_owned(), value)).into()
@@ -262,6 +263,11 @@ fn short_times() -> Vec<(String, String)> {
 /// An envelope with an id of the test's own.
 pub(crate) fn envelope(id: impl AsRef<str>, kind: &str, args: Value) -> Value {
     json!({"v": 1, "id": id.as_ref(), "kind": kind, "args": args})
+}
+
+/// An envelope to which the store gives its id.
+pub(crate) fn anonymous(kind: &str, args: Value) -> Value {
+    json!({"v": 1, "kind": kind, "args": args})
 }
 
 /// The same with further fields.

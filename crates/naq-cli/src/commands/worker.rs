@@ -2,8 +2,8 @@
 
 use naq_services::storage::StorageInfo;
 use naq_worker::{
-    HandlerRegistry, Scheduler, Shutdown, Worker, WorkerInfo, WorkerReport, list_workers, registry::WorkerStatus,
-    signals,
+    HandlerRegistry, Scheduler, Shutdown, Worker, WorkerError, WorkerInfo, WorkerReport, list_workers,
+    registry::WorkerStatus, signals,
 };
 
 use crate::{
@@ -59,8 +59,11 @@ async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRe
     let worker = builder.build().map_err(|e| CliError::usage(e.to_string()))?;
     let shutdown = Shutdown::new();
     let _signals = listen(&shutdown)?;
-    let report = worker.run(shutdown).await.map_err(|e| CliError::failed(with_sources(&e)))?;
-    finished(session.output(), &report)
+    let outcome = worker.run(shutdown).await;
+    if matches!(&outcome, Ok(WorkerReport { stuck: 1.., .. }) | Err(WorkerError::Stuck { .. })) {
+        session.note_stuck();
+    }
+    finished(session.output(), &outcome.map_err(|e| CliError::failed(with_sources(&e)))?)
 }
 
 fn listen(shutdown: &Shutdown) -> Result<signals::SignalListener, CliError> {

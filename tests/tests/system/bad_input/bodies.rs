@@ -176,7 +176,7 @@ async fn a_payload_of_five_mib_is_refused(backend: Backend) -> Result<()> {
     let args = ["job", "enqueue", "naq.echo", "--args", "-"];
     let finished = site.naq()?.spawn_with_input(&args, payload.as_bytes())?.wait(COMMAND_LIMIT).await?;
     // Which limit it was, and how large the job is.
-    assert_refused(&finished, 1, &["max_payload", "5242"]);
+    assert_refused(&finished, 1, &["max_payload", "5243129 bytes", "983040"]);
     assert_eq!(finished.stdout, "");
     ensure!(finished.stderr.len() < 2_000, "the payload is in the error");
 

@@ -158,7 +158,7 @@ async fn a_full_server_is_said_and_loses_nothing(version: ServerVersion) -> Resu
     let jobs = too_much(&site)?;
     let args = ["job", "enqueue", "--from", &jobs.to_string_lossy(), "--output", "json"];
     let finished = site.naq()?.run(&args, COMMAND_LIMIT * 2).await?;
-    assert_refused(&finished, 1, &["line", "storage"]);
+    assert_refused(&finished, 1, &["line", "resources"]);
     let (report, numbers) = (finished.json()?, site.queue("default").await?);
     assert_eq!(report["enqueued"], numbers["pending"], "what was acknowledged is not what is there");
     assert!(report["failed"].as_u64() > Some(0), "it was not full: {report}");

@@ -4,7 +4,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::assert_refused;
-use crate::site::{Backend, Site, on_every_store};
+use crate::site::{Backend, COMMAND_LIMIT, Site, WORKER_LIMIT, on_every_store};
 
 on_every_store!(hostile_names_are_refused_and_the_strangest_good_ones_work);
 
@@ -53,10 +53,11 @@ async fn hostile_names_are_refused_and_the_strangest_good_ones_work(backend: Bac
     }
     site.enqueue("naq.echo", &json!({"n": "long"}), &[&format!("--job-id={long_id}")]).await?;
     let serve: Vec<&str> = ["default", "--", "-", "_", "--", "0", "CON", &long_queue].to_vec();
-    site.burst(&serve, crate::site::WORKER_LIMIT).await?;
+    site.burst(&serve, WORKER_LIMIT).await?;
     for number in 0..queues.len() {
-        let result = site.json(&["--output=json", "job", "result", "--", &format!("-{number}")]).await;
-        assert_eq!(result?["result"], json!({"n": number}));
+        let args = ["--output", "json", "job", "result", "--", &format!("-{number}")];
+        let result = site.naq()?.run(&args, COMMAND_LIMIT).await?;
+        assert_eq!(result.json()?["result"], json!({"n": number}));
     }
     assert_eq!(site.json(&["job", "result", &long_id]).await?["status"], "completed");
     Ok(())
