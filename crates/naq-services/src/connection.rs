@@ -174,7 +174,7 @@ impl ConnectionService {
         let lost = Arc::new(AtomicBool::new(false));
         let reconnected = Arc::new(reconnected);
         let settings =
-            with_auth(client_settings(&options), &options.auth, &servers).await?.event_callback(move |event| {
+            with_auth(client_settings(&options), &options.auth, &addresses).await?.event_callback(move |event| {
                 match event {
                     Event::Disconnected => lost.store(true, Ordering::Relaxed),
                     // The first connection is announced too; only a later one puts answers in doubt.

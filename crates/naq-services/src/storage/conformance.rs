@@ -8,7 +8,7 @@
 //!
 //! # Running it
 //! Write a [`Fixture`] and let [`conformance_tests!`](crate::conformance_tests) make one test of each check:
-//! ```ignore
+//! ```text
 //! async fn fresh() -> Arc<dyn Fixture> { … }
 //! naq_services::conformance_tests!(fresh);
 //! ```
