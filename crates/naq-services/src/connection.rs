@@ -19,7 +19,11 @@ use async_nats::{Client, ConnectErrorKind, Event, HeaderMap, Message, Request, S
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    runtime::{Handle, Runtime},
+    sync::watch,
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -130,6 +134,39 @@ struct Inner {
     options: ConnectionOptions,
     reconnects: watch::Receiver<u64>,
     closed: CancellationToken,
+    _driver: Driver,
+}
+
+/// The thread on which the client reads and writes. Handlers that burn the caller's threads must not keep messages in the
+/// client: a delivery that waits there is not known to the worker, and its lease runs out unextended.
+struct Driver(Option<Runtime>);
+
+impl Driver {
+    fn start() -> Result<Self, StorageError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("naq-nats")
+            .enable_all()
+            .build()
+            .map_err(|error| {
+                StorageError::new(StorageErrorKind::Refused, "connect", format!("cannot start a thread: {error}"))
+                    .with_source(error)
+            })?;
+        Ok(Self(Some(runtime)))
+    }
+
+    fn handle(&self) -> &Handle {
+        self.0.as_ref().expect("it is taken only when dropped").handle()
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // In the background, because the last handle may be dropped on an async thread, which must not block.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// Why a request has no answer.
@@ -183,9 +220,15 @@ impl ConnectionService {
                 }
                 std::future::ready(())
             });
-        let client = settings.connect(addresses).await.map_err(|error| connect_error(error, &location))?;
+        let driver = Driver::start()?;
+        let connected = driver.handle().spawn(async move { settings.connect(addresses).await }).await;
+        let client = connected
+            .map_err(|error| {
+                StorageError::new(StorageErrorKind::Closed, "connect", "connecting was interrupted").with_source(error)
+            })?
+            .map_err(|error| connect_error(error, &location))?;
         let closed = CancellationToken::new();
-        Ok(Self { inner: Arc::new(Inner { client, location, options, reconnects, closed }) })
+        Ok(Self { inner: Arc::new(Inner { client, location, options, reconnects, closed, _driver: driver }) })
     }
 
     /// A second connection with the same settings and another name.

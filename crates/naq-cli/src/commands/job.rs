@@ -58,6 +58,11 @@ pub(crate) async fn run(session: &Session, command: JobCommand) -> Result<(), Cl
 
 async fn enqueue(jobs: &JobService, out: Output, args: EnqueueArgs) -> Result<(), CliError> {
     let wait = args.wait;
+    let kept = args.result_ttl.unwrap_or(jobs.settings().defaults.result_ttl);
+    if wait.is_some() && kept.is_zero() {
+        return Err(CliError::failed("--wait: the job would keep no result to wait for (no_result_kept)")
+            .with_hint("give it a --result-ttl, or leave --wait out"));
+    }
     let job = new_job(args)?;
     let receipt = jobs.enqueue_many(vec![job]).await.pop().expect("one outcome per job")?;
     let Some(limit) = wait else {

@@ -62,7 +62,7 @@ async fn a_path_that_cannot_be_is_refused() -> Result<()> {
     fs::write(site.path("file"), "")?;
     for path in ["folder.db", "file/below.db"] {
         site.url = format!("sqlite://{}", site.path(path).display());
-        assert_refused(&site.run(&["job", "enqueue", "naq.echo"]).await?, 1, &[path]);
+        assert_refused(&site.run(&["job", "enqueue", "naq.echo"]).await?, 4, &[path]);
     }
     site.url = "sqlite://".to_owned();
     assert_refused(&site.run(&["job", "enqueue", "naq.echo"]).await?, 2, &[]);

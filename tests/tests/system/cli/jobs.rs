@@ -249,7 +249,7 @@ async fn a_job_of_an_unknown_kind_waits_for_a_worker_that_knows_it(backend: Back
     let waiting = waiting.await?;
     assert_eq!(
         (&waiting["status"], &waiting["attempt"]),
-        (&json!("retry"), &json!(1)),
+        (&json!("scheduled"), &json!(1)),
         "no attempt is used: {waiting}"
     );
     stock.signal(Signal::TERM)?;

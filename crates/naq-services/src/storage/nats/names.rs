@@ -94,12 +94,26 @@ impl Names {
 
     /// Queue, priority and id of a subject.
     pub(super) fn read_job(&self, subject: &str) -> Option<(QueueName, Priority, JobId)> {
+        let (queue, priority, id) = self.read_lane(subject)?;
+        Some((queue, priority, JobId::new(id).ok()?))
+    }
+
+    /// Queue and priority of a subject, and its last token, which need not be an id.
+    fn read_lane<'a>(&self, subject: &'a str) -> Option<(QueueName, Priority, &'a str)> {
         let rest = subject.strip_prefix(&*self.prefix)?.strip_prefix(".queue.")?;
         let mut tokens = rest.split('.');
         let queue = QueueName::new(tokens.next()?).ok()?;
         let priority = Priority::new(tokens.next()?.parse().ok()?).ok()?;
-        let id = JobId::new(tokens.next()?).ok()?;
-        tokens.next().is_none().then_some((queue, priority, id))
+        let last = tokens.next()?;
+        tokens.next().is_none().then_some((queue, priority, last))
+    }
+
+    /// As [`read_job`](Self::read_job), for a delivered message. One whose subject holds no id was put there by another
+    /// program; it is known by its place in the stream, so that it ends like any other instead of lying there for ever.
+    pub(super) fn read_delivered(&self, subject: &str, sequence: u64) -> Option<(QueueName, Priority, JobId)> {
+        let (queue, priority, last) = self.read_lane(subject)?;
+        let id = JobId::new(last).or_else(|_| JobId::new(format!("stray-{sequence}"))).ok()?;
+        Some((queue, priority, id))
     }
 
     // ---- Dead letters ----------------------------------------------------------------------------------------

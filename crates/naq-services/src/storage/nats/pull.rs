@@ -313,10 +313,12 @@ impl Puller {
             .reply
             .as_deref()
             .and_then(|reply| Some((Delivery::parse(reply)?, Token::write(reply, self.watched))));
-        let place = self.shared.names.read_job(&message.subject);
+        let place = read.as_ref().and_then(|(delivery, _): &(Delivery, _)| {
+            self.shared.names.read_delivered(&message.subject, delivery.stream_seq)
+        });
         let queue = place.as_ref().and_then(|(name, ..)| self.options.queues.iter().position(|q| q.name == *name));
         let (Some((delivery, token)), Some((name, priority, id)), Some(queue)) = (read, place, queue) else {
-            // Cannot come from these streams: their subjects are exactly the lanes, and ids are one token.
+            // Cannot come from these streams: their subjects are exactly the lanes.
             tracing::warn!(subject = %message.subject, "a message that is no job arrived and is left alone");
             return None;
         };
