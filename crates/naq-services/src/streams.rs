@@ -61,7 +61,9 @@ impl ApiError {
         match self.err_code {
             Self::SEQUENCE_NOT_FOUND | Self::MESSAGE_NOT_FOUND => true,
             // One code for whatever its store says; this is how it says that there is no such sequence.
-            Self::DELETE_FAILED => self.description.contains("EOF") || self.description.contains("not found"),
+            Self::DELETE_FAILED => {
+                ["EOF", "not found", "no message found"].iter().any(|said| self.description.contains(said))
+            }
             _ => false,
         }
     }

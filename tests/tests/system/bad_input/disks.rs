@@ -60,9 +60,9 @@ async fn a_path_that_cannot_be_is_refused() -> Result<()> {
     let mut site = Site::start(Backend::Sqlite).await?;
     fs::create_dir(site.path("folder.db"))?;
     fs::write(site.path("file"), "")?;
-    for path in ["folder.db", "file/below.db"] {
+    for (path, code) in [("folder.db", 1), ("file/below.db", 4)] {
         site.url = format!("sqlite://{}", site.path(path).display());
-        assert_refused(&site.run(&["job", "enqueue", "naq.echo"]).await?, 4, &[path]);
+        assert_refused(&site.run(&["job", "enqueue", "naq.echo"]).await?, code, &[path]);
     }
     site.url = "sqlite://".to_owned();
     assert_refused(&site.run(&["job", "enqueue", "naq.echo"]).await?, 2, &[]);
