@@ -16,7 +16,7 @@ mod options;
 /// `send_mail::job(args…)` makes a `NewJob` to be enqueued, `send_mail::KIND` is its kind, and a program that holds a
 /// worker has it registered as the handler of that kind. One `use jobs::send_mail` brings both.
 ///
-/// ```ignore
+/// ```text
 /// #[naq::job(queue = "mail", max_retries = 5, timeout = "30s")]
 /// async fn send_mail(to: String, subject: String, cx: JobContext) -> Result<Receipt, MailError> { … }
 ///

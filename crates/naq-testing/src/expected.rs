@@ -56,7 +56,7 @@ fn within(expected: &Value, found: &Value) -> bool {
 
 /// Asserts, in an async function, that a job is enqueued and has not ended; gives the first such [`Job`].
 ///
-/// ```ignore
+/// ```text
 /// let job = assert_enqueued!(store, send_mail::KIND, queue = "mail", args = json!({"to": "a@b.c"}));
 /// ```
 ///

@@ -148,7 +148,7 @@ impl BareNats {
     /// Waits until a stream is empty, looking every two milliseconds.
     ///
     /// # Errors
-    /// If it does not become empty for [`SILENCE`].
+    /// If it does not become empty for ten seconds.
     pub async fn wait_empty(&self, stream: &str) -> Result<()> {
         let until = Instant::now() + SILENCE;
         loop {
@@ -188,7 +188,7 @@ impl BareNats {
     /// until the stream is empty.
     ///
     /// # Errors
-    /// If the server fails, or sends nothing for [`SILENCE`].
+    /// If the server fails, or sends nothing for ten seconds.
     pub async fn run(&self, stream: &str, filter: &str, count: usize) -> Result<Duration> {
         let mut jobs = self.jobs(stream, filter).await?;
         let mut begin = None;
@@ -205,7 +205,7 @@ impl BareNats {
     /// the time from the first job until the stream is empty.
     ///
     /// # Errors
-    /// If the server fails, refuses a result, or sends nothing for [`SILENCE`].
+    /// If the server fails, refuses a result, or sends nothing for ten seconds.
     pub async fn run_with_result(
         &self,
         stream: &str,
