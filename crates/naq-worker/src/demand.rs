@@ -1,8 +1,8 @@
 //! How much to claim: from the state of an [`Intake`] to the [`Demand`] that its consumer is given.
 //!
-//! Invariant: what is claimed is what free slots and the pace can start; a lane more urgent than anything buffered may
-//! always deliver some, so that a buffer full of less urgent jobs does not hide it; a paused queue delivers nothing. The
-//! store is told only what is worth a round trip.
+//! Invariant: a lane may deliver what free slots and the pace can start beyond what is buffered and starts before it, so
+//! that a buffer full of less urgent jobs does not hide an urgent one; a paused queue delivers nothing. The store is told
+//! only what is worth a round trip.
 
 use naq_models::Priority;
 use naq_services::storage::{Demand, Lane};
@@ -22,31 +22,57 @@ impl Intake {
         if !self.is_worth_telling(&demand) {
             return None;
         }
-        let ahead = self.pace.ahead(self.busy >= self.concurrency, unsettled, now);
-        if self.outstanding == 0 && demand.total > 0 && (ahead == 0 || self.buffered() == 0) {
-            self.gate = Some(now);
-        }
-        self.outstanding = demand.total;
-        for lane in &mut self.lanes {
-            lane.asked = 0;
-        }
+        self.thirsty_since = None;
+        let mut counts = vec![0; self.lanes.len()];
         for (lane, count) in &demand.lanes {
-            let state = &mut self.lanes[index(*lane)];
-            state.asked = *count;
-            state.moved = now;
+            counts[index(*lane)] = *count;
+        }
+        for (lane, count) in self.lanes.iter_mut().zip(counts) {
+            if lane.asked == 0 && count > 0 {
+                (lane.empty, lane.moved) = (false, now);
+            }
+            lane.asked = count;
         }
         Some(demand)
     }
 
+    /// The store may still deliver something.
+    pub(crate) fn asks(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.asked > 0)
+    }
+
     fn is_worth_telling(&self, demand: &Demand) -> bool {
-        let shrunk = demand.total * 2 + 16 < self.outstanding || (demand.total == 0 && self.outstanding > 0);
-        let grown = demand.total > 0 && demand.total >= self.outstanding * 2 && self.is_low();
+        let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
+        let (asked, wanted) = (
+            most(&mut self.lanes.iter().map(|lane| lane.asked)),
+            most(&mut demand.lanes.iter().map(|(_, count)| *count)),
+        );
+        let shrunk = wanted * 2 + 16 < asked || (wanted == 0 && asked > 0);
+        let grown = demand.lanes.iter().any(|(lane, count)| self.lacks(index(*lane), *count));
         let newly = demand.lanes.iter().any(|(lane, _)| {
             let lane = &self.lanes[index(*lane)];
-            lane.asked == 0 && lane.buffer.is_empty() && self.outstanding > 0
+            lane.asked == 0 && lane.buffer.is_empty() && (asked > 0 || !lane.empty)
         });
         let paused = self.lanes.iter().enumerate().any(|(i, lane)| lane.asked > 0 && self.queues[i / LANES].paused);
         shrunk || grown || newly || paused
+    }
+
+    /// Half or more of what should be there to start before anything less urgent than a lane is neither buffered nor
+    /// asked for.
+    pub(crate) fn is_low(&self) -> bool {
+        let mut before = 0;
+        self.lanes.iter().enumerate().any(|(index, lane)| {
+            if self.weighted && index % LANES == 0 {
+                before = 0;
+            }
+            before += lane.buffer.len();
+            !self.queues[index / LANES].paused && self.lacks(index, self.target.saturating_sub(before))
+        })
+    }
+
+    /// Whether a lane that may deliver `count` was asked for so much less that it is worth telling the store.
+    fn lacks(&self, lane: usize, count: usize) -> bool {
+        count > 0 && count >= self.lanes[lane].asked * 2 && count * 2 >= self.target
     }
 
     pub(crate) fn wanted(&mut self, unsettled: usize, now: BootTime) -> Demand {
@@ -55,35 +81,25 @@ impl Intake {
             return demand;
         }
         let free = self.concurrency.saturating_sub(self.busy);
-        let ahead = self.pace.ahead(free == 0, unsettled, now);
-        let buffered = self.buffered();
-        self.target = free + ahead;
-        let room = self.target.saturating_sub(buffered);
-        // Beside a full buffer, a lane more urgent than all of it may deliver what starts soonest.
-        let urgent = room.max(free + ahead / 4);
-        let mut limit = room;
+        self.target = free + self.pace.ahead(free == 0, unsettled, now);
+        // In the store's eyes a lane's count is shared with those before it; so is the room for lanes in order. Queues with
+        // weights have room of their own, on top of that of the queues before.
+        let mut base = 0;
         for queue in self.turn() {
             let share = self.share(queue, self.target);
-            let lanes = &self.lanes[queue * LANES..(queue + 1) * LANES];
-            let own: usize = lanes.iter().map(|lane| lane.buffer.len()).sum();
             let mut before = if self.weighted { 0 } else { self.buffered_before(queue) };
+            let lanes = &self.lanes[queue * LANES..(queue + 1) * LANES];
             let mut most = 0;
             for (priority, lane) in Priority::ALL.into_iter().zip(lanes) {
                 before += lane.buffer.len();
-                let count = if before == 0 && buffered > 0 {
-                    limit = urgent;
-                    urgent.min(share)
-                } else {
-                    room.min(share.saturating_sub(own))
-                };
-                if count > 0 {
-                    most = most.max(count);
-                    demand.lanes.push((Lane { queue, priority }, count));
+                let room = share.saturating_sub(before);
+                if room > 0 {
+                    most = most.max(room);
+                    demand.lanes.push((Lane { queue, priority }, base + room));
                 }
             }
-            demand.total += most;
+            base += if self.weighted { most } else { 0 };
         }
-        demand.total = demand.total.min(limit);
         demand
     }
 

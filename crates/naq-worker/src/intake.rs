@@ -1,9 +1,9 @@
 //! What is claimed and not started, and which of it starts next: [`Intake`].
 //!
 //! Invariant: within a queue the most urgent buffered job starts first; queues take their turn in order, or by weight
-//! (stride scheduling: a queue's pass grows by 1/weight with each of its jobs, the lowest pass is next). After a start or a
-//! pause in claiming nothing is chosen before every lane has answered, and a lane that is known to have more makes less
-//! urgent ones wait for its refill; both waits are bounded. How much to claim is in `demand`. Pure: time is an argument.
+//! (stride scheduling: a queue's pass grows by 1/weight with each of its jobs, the lowest pass is next). A job waits until
+//! the store has said that more urgent lanes are empty; that wait, a round trip as a rule, is bounded. How much to claim is
+//! in `demand`. Pure: time is an argument.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -12,15 +12,8 @@ use naq_services::storage::Lane;
 
 use crate::{clock::BootTime, lease::Held, pace::Pace};
 
-/// Choosing among lanes waits at most so long for the store to have looked into each: at the start, and later.
-const FIRST_ANSWER_WAIT: Duration = Duration::from_millis(150);
-const ANSWER_WAIT: Duration = Duration::from_millis(50);
-/// Later waits are also at most this part of a job's usual time, so that they cost no more of a slot than that.
-const ANSWER_SHARE: u32 = 10;
-/// Less urgent lanes wait at most so long for the refill of one that has more.
-const REFILL_WAIT: Duration = Duration::from_millis(10);
-/// A delivery of at least so many jobs shows that its lane has more.
-const FLOWING: usize = 16;
+/// A choice waits at most so long for the store's word on more urgent lanes.
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// If no slot came free for so long, jobs that were claimed for slots that free seldom are handed back.
 const HAND_BACK_AFTER: Duration = Duration::from_millis(500);
 /// Priorities per queue.
@@ -36,10 +29,6 @@ pub(crate) struct Intake {
     pub(crate) pace: Pace,
     /// Slots that have a job.
     pub(crate) busy: usize,
-    /// What the store may still deliver under the demand it was last given.
-    pub(crate) outstanding: usize,
-    /// Since when choosing waits for an answer of the store.
-    pub(crate) gate: Option<BootTime>,
     /// How many jobs were wanted, buffered ones included, when this was last computed.
     pub(crate) target: usize,
     /// The owner of the demand has been told that the buffers are low.
@@ -53,8 +42,8 @@ pub(crate) struct Intake {
     served: f64,
     /// Until when the last choice was put off.
     held_until: Option<BootTime>,
-    /// The store has answered at least once.
-    answered: bool,
+    /// Since when choosing waits for a lane of which the store has to be asked first.
+    pub(crate) thirsty_since: Option<BootTime>,
 }
 
 /// One priority of one queue.
@@ -63,10 +52,10 @@ pub(crate) struct LaneState {
     pub(crate) buffer: VecDeque<Arc<Held>>,
     /// What the store may still deliver into this lane.
     pub(crate) asked: usize,
-    /// When it was last asked or last delivered.
+    /// When it was asked after it had not been, or last delivered.
     pub(crate) moved: BootTime,
-    /// The last delivery suggests that there is more.
-    pub(crate) flowing: bool,
+    /// The store has nothing more of it, or has not said so in time.
+    pub(crate) empty: bool,
 }
 
 /// One queue.
@@ -83,7 +72,7 @@ pub(crate) struct QueueState {
 impl Intake {
     /// For queues with their leases and, if any queue has one, weights.
     pub(crate) fn new(queues: &[(Duration, Option<u32>)], concurrency: usize, now: BootTime) -> Self {
-        let lane = || LaneState { buffer: VecDeque::new(), asked: 0, moved: now, flowing: false };
+        let lane = || LaneState { buffer: VecDeque::new(), asked: 0, moved: now, empty: false };
         Self {
             lanes: (0..queues.len() * LANES).map(|_| lane()).collect(),
             queues: queues
@@ -98,10 +87,8 @@ impl Intake {
                 .collect(),
             weighted: queues.iter().any(|(_, weight)| weight.is_some()),
             concurrency,
-            pace: Pace::new(concurrency, now),
+            pace: Pace::new(now),
             busy: 0,
-            outstanding: 0,
-            gate: None,
             target: 0,
             told_low: false,
             waiting: 0,
@@ -109,7 +96,7 @@ impl Intake {
             alone: false,
             served: 0.0,
             held_until: None,
-            answered: false,
+            thirsty_since: None,
         }
     }
 
@@ -120,17 +107,15 @@ impl Intake {
 
     /// The store has been asked and nothing runs or waits here.
     pub(crate) fn has_nothing(&self) -> bool {
-        self.answered && self.busy == 0 && self.buffered() == 0 && self.parked.is_empty()
+        let empty = |(index, lane): (usize, &LaneState)| lane.empty || self.queues[index / LANES].paused;
+        let idle = self.busy == 0 && self.buffered() == 0 && self.parked.is_empty();
+        idle && self.lanes.iter().enumerate().all(empty)
     }
 
-    /// Half or less is left of what was wanted.
-    pub(crate) fn is_low(&self) -> bool {
-        self.buffered() * 2 <= self.target
-    }
 
     /// Whether the owner of the demand should be woken to refill the buffers: once for each time they run low.
     pub(crate) fn runs_low(&mut self) -> bool {
-        let low = self.is_low() || self.buffered() == 0;
+        let low = self.thirsty_since.is_some() || self.buffered() == 0 || self.is_low();
         let news = low && !self.told_low;
         self.told_low = low;
         news
@@ -144,7 +129,7 @@ impl Intake {
     /// Takes what was claimed; returns how many sleeping slots may now find something.
     pub(crate) fn push(&mut self, claims: Vec<Arc<Held>>, now: BootTime) -> usize {
         let mut delivered = vec![0usize; self.lanes.len()];
-        self.outstanding = self.outstanding.saturating_sub(claims.len());
+        self.thirsty_since = None;
         for held in claims {
             let Lane { queue, priority } = held.claim.lane;
             let lane = queue * LANES + usize::from(priority.get());
@@ -154,27 +139,20 @@ impl Intake {
         }
         for (index, count) in delivered.into_iter().enumerate().filter(|(_, count)| *count > 0) {
             let lane = &mut self.lanes[index];
-            let filled = lane.asked > 0 && count >= lane.asked;
             lane.asked = lane.asked.saturating_sub(count);
-            lane.flowing = count >= FLOWING || filled;
+            lane.empty = false;
             lane.moved = now;
             self.queues[index / LANES].dry = false;
         }
         self.wakeable()
     }
 
-    /// Every lane of the demand was looked into and found empty, or has delivered what was there.
-    pub(crate) fn answered(&mut self) -> usize {
-        self.gate = None;
-        self.answered = true;
-        for lane in &mut self.lanes {
-            lane.flowing = false;
-        }
-        // A demand that was used up says nothing of the lanes at its end.
-        let looked = self.outstanding > 0;
-        for (queue, lanes) in self.queues.iter_mut().zip(self.lanes.chunks(LANES)).filter(|_| looked) {
-            let asked = lanes.iter().any(|lane| lane.asked > 0);
-            queue.dry = asked && lanes.iter().all(|lane| lane.buffer.is_empty());
+    /// The store has nothing more of these lanes; returns how many sleeping slots may now find something.
+    pub(crate) fn emptied(&mut self, lanes: &[Lane]) -> usize {
+        for Lane { queue, priority } in lanes {
+            self.lanes[queue * LANES + usize::from(priority.get())].empty = true;
+            let lanes = &self.lanes[queue * LANES..(queue + 1) * LANES];
+            self.queues[*queue].dry = lanes.iter().all(|lane| lane.empty && lane.buffer.is_empty());
         }
         self.wakeable()
     }
@@ -213,27 +191,13 @@ impl Intake {
         {
             return Some(held);
         }
-        if let Some(since) = self.gate {
-            let until = since.plus(self.answer_wait());
-            if now < until {
-                self.held_until = Some(until);
-                return None;
-            }
-            self.gate = None;
-        }
         let lane = if self.weighted { self.by_weight(now) } else { self.in_order(now) }?;
+        self.thirsty_since = None;
         let queue = &mut self.queues[lane / LANES];
         queue.pass = queue.pass.max(self.served);
         self.served = queue.pass;
         queue.pass += 1.0 / queue.weight;
         self.lanes[lane].buffer.pop_front()
-    }
-
-    fn answer_wait(&self) -> Duration {
-        if !self.answered {
-            return FIRST_ANSWER_WAIT;
-        }
-        self.pace.mean().map_or(ANSWER_WAIT, |mean| ANSWER_WAIT.min(mean / ANSWER_SHARE))
     }
 
     fn in_order(&mut self, now: BootTime) -> Option<usize> {
@@ -251,37 +215,40 @@ impl Intake {
     }
 
     fn by_weight(&mut self, now: BootTime) -> Option<usize> {
-        let mut best: Option<(f64, usize)> = None;
+        let mut best: Option<(f64, Front)> = None;
         for queue in 0..self.queues.len() {
-            match self.front(queue, now) {
-                Front::Lane(lane) => {
-                    let pass = self.queues[queue].pass.max(self.served);
-                    if best.is_none_or(|(lowest, _)| pass < lowest) {
-                        best = Some((pass, lane));
-                    }
-                }
-                Front::Wait(until) => self.held_until = Some(self.held_until.map_or(until, |held| held.min(until))),
-                Front::Empty => {}
+            let front = self.front(queue, now);
+            let pass = self.queues[queue].pass.max(self.served);
+            if !matches!(front, Front::Empty) && best.as_ref().is_none_or(|(lowest, _)| pass < *lowest) {
+                best = Some((pass, front));
             }
         }
-        best.map(|(_, lane)| lane)
+        match best?.1 {
+            Front::Lane(lane) => Some(lane),
+            Front::Wait(until) => {
+                self.held_until = Some(until);
+                None
+            }
+            Front::Empty => None,
+        }
     }
 
-    /// The most urgent lane of a queue that has something, unless a more urgent one is about to be refilled.
+    /// The most urgent lane of a queue that has something, unless a more urgent one may have.
     fn front(&mut self, queue: usize, now: BootTime) -> Front {
         if self.queues[queue].paused {
             return Front::Empty;
         }
         let lanes = &mut self.lanes[queue * LANES..(queue + 1) * LANES];
-        let Some(first) = lanes.iter().position(|lane| !lane.buffer.is_empty()) else { return Front::Empty };
-        for lane in lanes[..first].iter_mut().filter(|lane| lane.flowing) {
-            let until = lane.moved.plus(REFILL_WAIT);
+        let first = lanes.iter().position(|lane| !lane.buffer.is_empty());
+        for lane in lanes[..first.unwrap_or(LANES)].iter_mut().filter(|lane| !lane.empty) {
+            let since = if lane.asked > 0 { lane.moved } else { *self.thirsty_since.get_or_insert(now) };
+            let until = since.plus(ANSWER_WAIT);
             if now < until {
                 return Front::Wait(until);
             }
-            lane.flowing = false;
+            lane.empty = true;
         }
-        Front::Lane(queue * LANES + first)
+        first.map_or(Front::Empty, |first| Front::Lane(queue * LANES + first))
     }
 
     /// Takes the right to run a suspect alone; `false` if another has it, and then the job is put aside until it is free.
@@ -308,7 +275,6 @@ impl Intake {
             if self.queues[index].paused {
                 for lane in &mut self.lanes[index * LANES..(index + 1) * LANES] {
                     back.extend(lane.buffer.drain(..));
-                    lane.flowing = false;
                 }
             }
         }
@@ -343,7 +309,7 @@ impl Intake {
     /// When something changes here by the passing of time alone.
     pub(crate) fn next_wake(&self, now: BootTime) -> Option<BootTime> {
         let choice = self.held_until.filter(|_| self.waiting > 0 && self.buffered() > 0);
-        let stall = (self.outstanding > 0 && self.busy >= self.concurrency)
+        let stall = (self.asks() && self.busy >= self.concurrency)
             .then(|| self.pace.last_finish().plus(crate::pace::AHEAD))
             .filter(|at| *at > now);
         let stale = (self.buffered() > 0).then(|| now.plus(HAND_BACK_AFTER / 4));

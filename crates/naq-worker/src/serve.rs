@@ -177,8 +177,8 @@ impl Running {
             let event = self.next_event(&mut *consumer, shutdown).await;
             match event {
                 Event::Consumer(ConsumerEvent::Claimed(claims)) => self.take_over(claims),
-                Event::Consumer(ConsumerEvent::Answered) => {
-                    let slots = self.shared.intake().answered();
+                Event::Consumer(ConsumerEvent::Empty(lanes)) => {
+                    let slots = self.shared.intake().emptied(&lanes);
                     self.shared.wake(slots);
                 }
                 Event::Consumer(ConsumerEvent::Trouble(error)) => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use naq_models::Timestamp;
 use naq_services::storage::{
-    Claim, Consumer, ConsumerEvent, ConsumerOptions, Demand, Heartbeat, Lease, LeaseState, Result, RunningAt,
+    Claim, Consumer, ConsumerEvent, ConsumerOptions, Demand, Heartbeat, Lane, Lease, LeaseState, Result, RunningAt,
 };
 use tokio::sync::watch;
 
@@ -18,66 +18,63 @@ pub(crate) struct MemoryConsumer {
     shared: Arc<Shared>,
     options: ConsumerOptions,
     demand: Demand,
-    answered: bool,
+    /// Lanes that were reported as empty, and have delivered nothing since.
+    empty: Vec<Lane>,
     changes: watch::Receiver<u64>,
 }
 
 impl MemoryConsumer {
     pub(crate) fn new(shared: Arc<Shared>, options: ConsumerOptions) -> Self {
         let changes = shared.changes.subscribe();
-        Self { shared, options, demand: Demand::default(), answered: false, changes }
+        Self { shared, options, demand: Demand::default(), empty: Vec::new(), changes }
     }
 
-    /// Claims what is there, up to the demand.
-    fn claim(&mut self, started_at: Timestamp) -> Vec<Claim> {
+    /// Claims what is there, up to the demand; also which lanes had less than that.
+    fn claim(&mut self, started_at: Timestamp) -> (Vec<Claim>, Vec<Lane>) {
         let mut state = self.shared.look();
-        let mut claims = Vec::new();
-        for (lane, wanted) in &mut self.demand.lanes {
+        let (mut claims, mut empty) = (Vec::new(), Vec::new());
+        for (lane, wanted) in self.demand.lanes.clone() {
             let Some(queue) = self.options.queues.get(lane.queue) else { continue };
-            while *wanted > 0 && self.demand.total > 0 {
+            while claims.len() < wanted {
                 let by = RunningAt { worker_id: self.options.worker_id.clone(), started_at };
                 let place = (&queue.name, lane.priority);
                 let Some((lease, job)) = state.claim(place, queue.max_ack_pending, by, queue.lease) else { break };
-                *wanted -= 1;
-                self.demand.total -= 1;
+                self.demand.delivered(lane);
                 claims.push(Claim {
                     lease,
-                    lane: *lane,
+                    lane,
                     address: job.entry.address.clone(),
                     body: job.entry.body.clone(),
                     doubtful: job.suspect,
                 });
             }
+            if claims.len() < wanted {
+                empty.push(lane);
+            }
         }
-        claims
-    }
-
-    fn wants(&self) -> bool {
-        self.demand.total > 0 && self.demand.lanes.iter().any(|(_, wanted)| *wanted > 0)
+        (claims, empty)
     }
 }
 
 #[async_trait]
 impl Consumer for MemoryConsumer {
     fn demand(&mut self, demand: Demand) {
-        let wanted_nothing = !self.wants();
-        self.demand = demand;
-        if wanted_nothing {
-            self.answered = false;
-        }
+        let before = std::mem::replace(&mut self.demand, demand);
+        self.empty.retain(|lane| before.lanes.iter().any(|(asked, count)| asked == lane && *count > 0));
     }
 
     async fn next(&mut self) -> ConsumerEvent {
         loop {
             self.changes.borrow_and_update();
-            let claims = self.claim(host_now());
+            let (claims, mut empty) = self.claim(host_now());
             if !claims.is_empty() {
-                self.answered = false;
+                self.empty.retain(|lane| claims.iter().all(|claim| claim.lane != *lane));
                 return ConsumerEvent::Claimed(claims);
             }
-            if self.wants() && !self.answered {
-                self.answered = true;
-                return ConsumerEvent::Answered;
+            empty.retain(|lane| !self.empty.contains(lane));
+            if !empty.is_empty() {
+                self.empty.extend(&empty);
+                return ConsumerEvent::Empty(empty);
             }
             let expiry = self.shared.look().next_expiry();
             tokio::select! {

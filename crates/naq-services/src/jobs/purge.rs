@@ -3,7 +3,7 @@
 //! Invariant: a purged job was claimed and is settled like any other, as `cancelled` with error type `purged`; what a
 //! worker runs is never touched, and what cannot be read goes to the dead letters like everywhere else.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use naq_models::{
     DecodeError, Job, JobError, JobId, JobResult, JobStatus, Priority, QueueName, Timestamp, error_type, wire,
@@ -58,7 +58,7 @@ impl JobService {
     }
 
     async fn purge(&self, queue: &QueueName, goal: u64, consumer: &mut dyn Consumer) -> Result<u64> {
-        let (mut seen, mut purged, mut since_demand) = (0, 0, 0);
+        let (mut seen, mut purged, mut empty) = (0, 0, HashSet::new());
         consumer.demand(full());
         while seen < goal {
             let Ok(event) = tokio::time::timeout(PATIENCE, consumer.next()).await else {
@@ -68,16 +68,15 @@ impl JobService {
             match event {
                 ConsumerEvent::Claimed(claims) => {
                     seen += claims.len() as u64;
-                    since_demand += claims.len();
+                    empty.retain(|lane| claims.iter().all(|claim| claim.lane != *lane));
                     purged += self.purge_claims(queue, claims).await?;
                     consumer.demand(full());
                 }
-                ConsumerEvent::Answered if since_demand == 0 => break,
-                ConsumerEvent::Answered => {
-                    // An answer is given once per demand that was raised from nothing.
-                    since_demand = 0;
-                    consumer.demand(Demand::default());
-                    consumer.demand(full());
+                ConsumerEvent::Empty(lanes) => {
+                    empty.extend(lanes);
+                    if empty.len() == Priority::ALL.len() {
+                        break;
+                    }
                 }
                 ConsumerEvent::Trouble(source) if source.is_transient() => {}
                 ConsumerEvent::Trouble(source) => {
@@ -188,5 +187,5 @@ impl JobService {
 
 fn full() -> Demand {
     let lanes = Priority::ALL.map(|priority| (Lane { queue: 0, priority }, BATCH));
-    Demand { lanes: lanes.to_vec(), total: BATCH * Priority::ALL.len() }
+    Demand { lanes: lanes.to_vec() }
 }

@@ -173,8 +173,8 @@ macro_rules! __conformance_checks {
                 a_lanes_demand_is_its_bound
                 nothing_comes_without_demand
                 a_new_demand_replaces_the_old
-                answered_follows_everything_that_was_there
-                answered_comes_again_when_lanes_are_empty_again
+                empty_follows_everything_that_was_there
+                empty_comes_again_when_lanes_are_empty_again
                 a_claim_says_what_and_from_where
                 four_consumers_share_two_thousand_jobs
                 an_idle_consumer_wakes_within_100_ms

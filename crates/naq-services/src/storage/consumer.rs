@@ -70,10 +70,26 @@ pub struct Lane {
 /// How many more jobs a worker takes from now on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Demand {
-    /// Most urgent lane first, each with how many jobs it may deliver. Lanes that are not named deliver none.
+    /// Most urgent lane first, each with how many jobs it and the lanes before it may deliver together. A store that
+    /// cannot see across lanes may deliver so many from each. Lanes that are not named deliver none.
     pub lanes: Vec<(Lane, usize)>,
-    /// At most so many over all lanes. A store that cannot see across lanes may go beyond, up to the sum of `lanes`.
-    pub total: usize,
+}
+
+impl Demand {
+    /// Whether no lane may deliver anything.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.lanes.iter().all(|(_, count)| *count == 0)
+    }
+
+    /// Accounts for a delivery from a lane.
+    pub fn delivered(&mut self, lane: Lane) {
+        if let Some(at) = self.lanes.iter().position(|(other, _)| *other == lane) {
+            for (_, count) in &mut self.lanes[at..] {
+                *count = count.saturating_sub(1);
+            }
+        }
+    }
 }
 
 /// The receiving end of a worker.
@@ -99,9 +115,10 @@ pub trait Consumer: Send {
 pub enum ConsumerEvent {
     /// Jobs, at least one; within a lane in the order of the queue.
     Claimed(Vec<Claim>),
-    /// Every lane of the demand has been asked since it was last raised from nothing, and what was there has been handed
-    /// out: a worker that starts, or was idle, may now choose among lanes. Repeated whenever all lanes are found empty.
-    Answered,
+    /// These lanes of the demand have nothing more that can be claimed; what they had has been handed out before. Each lane
+    /// is reported after it was raised from a demand of nothing, and after each delivery that left it empty: a worker may
+    /// now start less urgent jobs.
+    Empty(Vec<Lane>),
     /// The store failed; the consumer goes on trying with backoff. For logs and health, at most one a second.
     Trouble(StorageError),
 }

@@ -32,7 +32,7 @@ pub(crate) async fn generated_ids_differ_and_sort_by_time(stage: &Stage) {
     let new = (0..100).map(|_| NewJob::new("k", json!({}))).collect();
     let ids: Vec<_> = jobs.enqueue_many(new).await.into_iter().map(|r| r.unwrap().job_id).collect();
     assert!(ids.iter().all(|id| id.is_generated()));
-    assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), 100);
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 100);
     tokio::time::sleep(Duration::from_millis(2)).await;
     let later = jobs.enqueue(NewJob::new("k", json!({}))).await.unwrap();
     assert!(ids.iter().all(|id| id < later.id()));

@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -166,12 +167,15 @@ async fn consumer(jobs: &JobService, queue: &QueueName, runs: Runs) -> Box<dyn C
 
 async fn take(consumer: &mut dyn Consumer, max: usize) -> Vec<Claim> {
     let lanes = Priority::ALL.map(|priority| (Lane { queue: 0, priority }, max)).to_vec();
-    consumer.demand(Demand { lanes, total: max });
-    let mut claims = Vec::new();
-    while claims.len() < max {
+    consumer.demand(Demand { lanes });
+    let (mut claims, mut empty) = (Vec::new(), HashSet::new());
+    while claims.len() < max && empty.len() < Priority::ALL.len() {
         match tokio::time::timeout(LONG, consumer.next()).await.unwrap() {
-            ConsumerEvent::Claimed(more) => claims.extend(more),
-            ConsumerEvent::Answered => break,
+            ConsumerEvent::Claimed(more) => {
+                empty.retain(|lane| more.iter().all(|claim| claim.lane != *lane));
+                claims.extend(more);
+            }
+            ConsumerEvent::Empty(lanes) => empty.extend(lanes),
             ConsumerEvent::Trouble(error) => panic!("{error}"),
         }
     }

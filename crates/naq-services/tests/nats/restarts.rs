@@ -142,7 +142,7 @@ async fn consumers_watches_feeds_and_waits_go_on_after_a_restart() {
             async move { storage.wait_result(&id, 0, Duration::from_secs(30)).await }
         });
         consumer.demand(demand(1));
-        assert!(matches!(consumer.next().await, ConsumerEvent::Answered));
+        assert!(matches!(consumer.next().await, ConsumerEvent::Empty(_)));
         server.kill();
         tokio::time::sleep(Duration::from_millis(300)).await;
         server.restart();

@@ -1,6 +1,6 @@
 //! Jobs, claims and settlements for tests.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use naq_models::{Job, JobError, JobId, JobResult, JobStatus, Priority, QueueName, RawJson, Timestamp, WireFormat};
 use naq_services::storage::{
@@ -69,7 +69,7 @@ pub(crate) async fn consumer_with(
 }
 
 pub(crate) fn demand(n: usize) -> Demand {
-    Demand { lanes: Priority::ALL.map(|priority| (Lane { queue: 0, priority }, n)).into(), total: n }
+    Demand { lanes: Priority::ALL.map(|priority| (Lane { queue: 0, priority }, n)).into() }
 }
 
 /// Claims until there are `n`, or panics after ten seconds.
@@ -84,7 +84,7 @@ pub(crate) async fn claim(consumer: &mut dyn Consumer, n: usize) -> Vec<Claim> {
                         claims.extend(more);
                         break;
                     }
-                    ConsumerEvent::Answered => {}
+                    ConsumerEvent::Empty(_) => {}
                     ConsumerEvent::Trouble(error) => println!("trouble: {error}"),
                 }
             }
@@ -101,12 +101,15 @@ pub(crate) async fn claim(consumer: &mut dyn Consumer, n: usize) -> Vec<Claim> {
 pub(crate) async fn claim_all(consumer: &mut dyn Consumer) -> Vec<Claim> {
     consumer.demand(Demand::default());
     consumer.demand(demand(1000));
-    let mut claims = Vec::new();
+    let (mut claims, mut empty) = (Vec::new(), HashSet::new());
     let all = async {
-        loop {
+        while empty.len() < Priority::ALL.len() {
             match consumer.next().await {
-                ConsumerEvent::Claimed(more) => claims.extend(more),
-                ConsumerEvent::Answered => break,
+                ConsumerEvent::Claimed(more) => {
+                    empty.retain(|lane| more.iter().all(|claim: &Claim| claim.lane != *lane));
+                    claims.extend(more);
+                }
+                ConsumerEvent::Empty(lanes) => empty.extend(lanes),
                 ConsumerEvent::Trouble(error) => println!("trouble: {error}"),
             }
         }

@@ -32,6 +32,24 @@ impl Bench {
         self.intake.push(held, self.now);
     }
 
+    /// The store says of every lane it was asked for that it is empty.
+    fn store_has_no_more(&mut self) {
+        let asked = |(index, lane): (usize, &LaneState)| {
+            let priority = Priority::ALL[index % LANES];
+            (lane.asked > 0).then_some(Lane { queue: index / LANES, priority })
+        };
+        let lanes: Vec<_> = self.intake.lanes.iter().enumerate().filter_map(asked).collect();
+        self.intake.emptied(&lanes);
+    }
+
+    /// Jobs of one lane in the buffer, and nothing else anywhere.
+    fn holds_only(&mut self, lane: Lane, names: &[&str]) {
+        self.deliver(lane, names);
+        for lane in &mut self.intake.lanes {
+            lane.empty = true;
+        }
+    }
+
     fn pick(&mut self) -> Option<String> {
         self.intake.pick(self.now).map(|held| held.id().to_string())
     }
@@ -46,20 +64,21 @@ impl Bench {
         picked
     }
 
-    /// Queue, priority and count of each lane, and the total.
+    /// Queue, priority and count of each lane, and the most of these.
     fn demand(&mut self) -> Option<(Vec<LaneDemand>, usize)> {
         let demand = self.intake.new_demand(0, self.now)?;
         let lanes = demand.lanes.iter().map(|(lane, count)| (lane.queue, lane.priority.get(), *count)).collect();
-        Some((lanes, demand.total))
+        let most = demand.lanes.iter().map(|(_, count)| *count).max().unwrap_or(0);
+        Some((lanes, most))
     }
 }
 
 #[test]
 fn the_most_urgent_starts_first_and_queues_go_in_order() {
     let mut bench = Bench::new(&[None, None], 1);
-    bench.deliver(lane(1, 0), &["b0"]);
-    bench.deliver(lane(0, 3), &["a3", "a3second"]);
-    bench.deliver(lane(0, 1), &["a1"]);
+    bench.holds_only(lane(1, 0), &["b0"]);
+    bench.holds_only(lane(0, 3), &["a3", "a3second"]);
+    bench.holds_only(lane(0, 1), &["a1"]);
     assert_eq!(bench.picks(Duration::ZERO), ["a1", "a3", "a3second", "b0"]);
 }
 
@@ -68,8 +87,8 @@ fn weights_share_the_picks() {
     let mut bench = Bench::new(&[Some(3), Some(1)], 1);
     let names: Vec<String> = (0..40).map(|n| format!("x{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    bench.deliver(lane(0, 2), &names);
-    bench.deliver(lane(1, 2), &names);
+    bench.holds_only(lane(0, 2), &names);
+    bench.holds_only(lane(1, 2), &names);
     let queue_of = |held: Arc<Held>| held.claim.lane.queue;
     let first: Vec<usize> = (0..40).map(|_| queue_of(bench.intake.pick(at(1)).unwrap())).collect();
     assert_eq!(first.iter().filter(|queue| **queue == 0).count(), 30);
@@ -84,11 +103,11 @@ fn a_queue_that_was_empty_does_not_claim_the_past() {
     let mut bench = Bench::new(&[Some(1), Some(1)], 1);
     let names: Vec<String> = (0..100).map(|n| format!("x{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    bench.deliver(lane(0, 2), &names);
+    bench.holds_only(lane(0, 2), &names);
     for _ in 0..50 {
         bench.pick().unwrap();
     }
-    bench.deliver(lane(1, 2), &names);
+    bench.holds_only(lane(1, 2), &names);
     let late = (0..20).filter(|_| bench.intake.pick(at(1)).unwrap().claim.lane.queue == 1).count();
     assert!((9..=11).contains(&late), "{late}");
 }
@@ -101,7 +120,7 @@ fn nothing_is_chosen_before_every_lane_has_answered() {
     bench.deliver(lane(0, 3), &["late"]);
     assert_eq!(bench.pick(), None);
     bench.deliver(lane(0, 0), &["urgent"]);
-    bench.intake.answered();
+    bench.store_has_no_more();
     assert_eq!(bench.pick().as_deref(), Some("urgent"));
     assert_eq!(bench.pick().as_deref(), Some("late"));
 }
@@ -116,55 +135,59 @@ fn a_missing_answer_holds_the_choice_only_for_a_while() {
     bench.now = bench.intake.next_wake(bench.now).unwrap();
     while bench.pick().is_none() {
         let next = bench.intake.next_wake(bench.now).unwrap();
-        assert!(next > bench.now && next <= at(1).plus(FIRST_ANSWER_WAIT), "it is known when to look again");
+        assert!(next > bench.now && next <= at(1).plus(ANSWER_WAIT), "it is known when to look again");
         bench.now = next;
     }
-}
-
-#[test]
-fn waiting_for_an_answer_costs_a_slot_little_of_a_jobs_time() {
-    let mut bench = Bench::new(&[None], 1);
-    bench.demand().unwrap();
-    bench.intake.answered();
-    bench.deliver(lane(0, 2), &["a"]);
-    bench.pick().unwrap();
-    bench.intake.finished(Duration::from_millis(40), bench.now);
-    bench.demand().unwrap();
-    bench.deliver(lane(0, 2), &["b"]);
-    assert_eq!(bench.pick(), None, "a more urgent one may be on its way");
-    bench.now = bench.now.plus(Duration::from_millis(4));
-    assert_eq!(bench.pick().as_deref(), Some("b"));
 }
 
 #[test]
 fn a_lane_that_has_more_makes_less_urgent_ones_wait_for_its_refill() {
     let mut bench = Bench::new(&[None], 1);
     bench.demand().unwrap();
-    bench.intake.answered();
-    let urgent: Vec<String> = (0..FLOWING).map(|n| format!("u{n}")).collect();
-    bench.deliver(lane(0, 0), &urgent.iter().map(String::as_str).collect::<Vec<_>>());
+    bench.deliver(lane(0, 0), &["u"]);
     bench.deliver(lane(0, 3), &["low"]);
-    assert_eq!(bench.picks(Duration::from_millis(1)).len(), FLOWING, "low waits");
+    bench.store_has_no_more();
+    assert_eq!(bench.picks(Duration::from_millis(1)), ["u"], "low waits");
+    assert!(bench.demand().unwrap().0.iter().any(|(_, priority, _)| *priority == 0), "it is asked again");
     bench.deliver(lane(0, 0), &["more"]);
-    assert_eq!(bench.pick().as_deref(), Some("more"));
-    bench.intake.answered();
+    assert_eq!(bench.picks(Duration::from_millis(1)), ["more"]);
+    bench.demand();
+    bench.store_has_no_more();
     assert_eq!(bench.pick().as_deref(), Some("low"), "the store has no more urgent ones");
+}
+
+#[test]
+fn a_lane_that_delivered_all_it_was_asked_for_is_asked_before_less_urgent_ones_start() {
+    let mut bench = Bench::new(&[None, None], 1);
+    bench.demand().unwrap();
+    bench.deliver(lane(0, 1), &["a"]);
+    bench.deliver(lane(1, 0), &["b"]);
+    bench.store_has_no_more();
+    assert_eq!(bench.pick().as_deref(), Some("a"));
+    bench.demand();
+    bench.intake.finished(Duration::from_millis(100), bench.now);
+    assert_eq!(bench.pick(), None, "the first queue may have more");
+    assert!(bench.intake.runs_low(), "the store is to be asked");
+    let (lanes, _) = bench.demand().unwrap();
+    assert!(lanes.contains(&(0, 1, 1)), "{lanes:?}");
+    bench.store_has_no_more();
+    assert_eq!(bench.pick().as_deref(), Some("b"));
 }
 
 #[test]
 fn slow_jobs_are_claimed_one_for_one_and_fast_ones_ahead() {
     let mut bench = Bench::new(&[None], 2);
     assert_eq!(bench.demand().unwrap().1, 2);
-    bench.intake.answered();
+    bench.store_has_no_more();
     bench.deliver(lane(0, 2), &["a", "b"]);
     assert!(bench.pick().is_some() && bench.pick().is_some());
-    assert_eq!(bench.demand(), None, "both slots have a job");
+    assert_eq!(bench.demand(), Some((vec![], 0)), "both slots have a job");
     bench.intake.finished(Duration::from_secs(1), bench.now);
     assert_eq!(bench.demand().unwrap().1, 1);
 
     let mut fast = Bench::new(&[None], 2);
     fast.demand().unwrap();
-    fast.intake.answered();
+    fast.store_has_no_more();
     fast.deliver(lane(0, 2), &["a", "b"]);
     fast.picks(Duration::from_micros(10));
     assert_eq!(fast.demand().unwrap().1, 1024 + 2);
@@ -177,7 +200,7 @@ fn a_full_buffer_does_not_hide_more_urgent_jobs() {
     let (_, total) = bench.demand().unwrap();
     let names: Vec<String> = (0..total).map(|n| format!("x{n}")).collect();
     bench.deliver(lane(0, 3), &names.iter().map(String::as_str).collect::<Vec<_>>());
-    bench.intake.answered();
+    bench.store_has_no_more();
     bench.pick().unwrap();
     let demand = bench.intake.wanted(0, bench.now);
     let of = |priority: u8| demand.lanes.iter().find(|(lane, _)| lane.priority.get() == priority).map(|(_, n)| *n);
@@ -190,7 +213,7 @@ fn demand_falls_to_nothing_when_the_slots_stall() {
     let mut bench = Bench::new(&[None], 1);
     bench.intake.finished(Duration::from_micros(10), bench.now);
     assert!(bench.demand().unwrap().1 > 1000);
-    bench.intake.answered();
+    bench.store_has_no_more();
     bench.deliver(lane(0, 2), &["long"]);
     bench.pick().unwrap();
     let wake = bench.intake.next_wake(bench.now).unwrap();
@@ -203,7 +226,7 @@ fn demand_falls_to_nothing_when_the_slots_stall() {
 fn a_paused_queue_gives_back_what_is_buffered_and_asks_for_nothing() {
     let mut bench = Bench::new(&[None, None], 4);
     bench.demand().unwrap();
-    bench.intake.answered();
+    bench.store_has_no_more();
     bench.deliver(lane(0, 2), &["a"]);
     bench.deliver(lane(1, 2), &["b"]);
     let back = bench.intake.pause(|queue| queue == 0);
@@ -221,14 +244,14 @@ fn a_paused_queue_gives_back_what_is_buffered_and_asks_for_nothing() {
 #[test]
 fn what_no_slot_takes_is_given_back() {
     let mut bench = Bench::new(&[None], 1);
-    bench.deliver(lane(0, 2), &["runs", "waits"]);
+    bench.holds_only(lane(0, 2), &["runs", "waits"]);
     bench.pick().unwrap();
     assert!(bench.intake.stale(bench.now).is_empty());
     bench.now = bench.now.plus(HAND_BACK_AFTER);
     assert_eq!(bench.intake.stale(bench.now).len(), 1, "no slot came free");
 
     let mut busy = Bench::new(&[None], 1);
-    busy.deliver(lane(0, 3), &["passed-over"]);
+    busy.holds_only(lane(0, 3), &["passed-over"]);
     busy.now = busy.now.plus(LEASE / 2);
     busy.intake.finished(Duration::from_millis(1), busy.now);
     assert_eq!(busy.intake.stale(busy.now).len(), 1, "half a lease is the limit however busy the slots are");
@@ -237,7 +260,7 @@ fn what_no_slot_takes_is_given_back() {
 #[test]
 fn suspects_run_alone() {
     let mut bench = Bench::new(&[None], 3);
-    bench.deliver(lane(0, 2), &["s1", "s2", "plain"]);
+    bench.holds_only(lane(0, 2), &["s1", "s2", "plain"]);
     let first = bench.intake.pick(bench.now).unwrap();
     assert!(bench.intake.enter_alone(&first));
     let second = bench.intake.pick(bench.now).unwrap();

@@ -29,7 +29,7 @@ async fn claim_and_die(stage: &Stage) -> Vec<Claim> {
     };
     let mut consumer = stage.storage.open_consumer(options).await.unwrap();
     let lane = Lane { queue: 0, priority: Priority::default() };
-    consumer.demand(Demand { lanes: vec![(lane, 100)], total: 100 });
+    consumer.demand(Demand { lanes: vec![(lane, 100)] });
     match tokio::time::timeout(PATIENCE, consumer.next()).await.unwrap() {
         ConsumerEvent::Claimed(claims) => claims,
         other => panic!("{other:?}"),

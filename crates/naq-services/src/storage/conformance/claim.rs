@@ -1,4 +1,4 @@
-//! Checks of a worker's receiving end: order, demand, `Answered`, wake-up, closing.
+//! Checks of a worker's receiving end: order, demand, empty lanes, wake-up, closing.
 
 use std::{
     collections::HashSet,
@@ -56,13 +56,13 @@ pub(super) async fn urgent_lanes_come_first(scene: Scene) -> Verdict {
     let store = scene.open().await?;
     let lanes = fill_lanes(&store, 3).await?;
     let mut puller = Puller::open(&store, "w", &["q"], LONG).await?;
-    puller.demand_lanes(&[(0, 0, 4), (0, 1, 4), (0, 2, 4), (0, 3, 4)], 5);
+    puller.demand_lanes(&[(0, 0, 4), (0, 1, 5), (0, 2, 5), (0, 3, 5)]);
     let mut claims = Vec::new();
     let end = Instant::now() + PATIENCE;
     while claims.len() < 5 {
         match within(end.saturating_duration_since(Instant::now()), "five jobs of twelve", puller.event()).await? {
             ConsumerEvent::Claimed(more) => claims.extend(more),
-            _ => ensure!(claims.len() >= 5, "Answered after {} jobs, five of twelve were demanded", claims.len()),
+            _ => {}
         }
     }
     // A store that cannot see across lanes may go up to the sum of the lanes.
@@ -82,12 +82,14 @@ pub(super) async fn a_lanes_demand_is_its_bound(scene: Scene) -> Verdict {
     let store = scene.open().await?;
     let lanes = fill_lanes(&store, 10).await?;
     let mut puller = Puller::open(&store, "w", &["q"], LONG).await?;
-    puller.demand_lanes(&[(0, 0, 2), (0, 2, 3)], 5);
+    puller.demand_lanes(&[(0, 0, 2), (0, 2, 5)]);
     let mut claims = puller.take(5).await?;
     claims.extend(puller.during(QUIET).await);
-    ensure_eq!(of_lane(&claims, Priority::ALL[0]), ids(&lanes[0][..2]), "claims of priority 0");
-    ensure_eq!(of_lane(&claims, Priority::ALL[2]), ids(&lanes[2][..3]), "claims of priority 2");
-    ensure_eq!(claims.len(), 5, "all claims");
+    let (urgent, rest) = (of_lane(&claims, Priority::ALL[0]), of_lane(&claims, Priority::ALL[2]));
+    ensure_eq!(urgent, ids(&lanes[0][..2]), "claims of priority 0");
+    // A store that cannot see across lanes does not share the second count with the first lane.
+    ensure!((3..=5).contains(&rest.len()) && rest == ids(&lanes[2][..rest.len()]), "claims of priority 2: {rest:?}");
+    ensure_eq!(claims.len(), urgent.len() + rest.len(), "all claims");
     Ok(())
 }
 
@@ -101,7 +103,7 @@ pub(super) async fn nothing_comes_without_demand(scene: Scene) -> Verdict {
     idle.demand(2);
     let _two = idle.take(2).await?;
     idle.nothing_for(QUIET).await?;
-    idle.demand_lanes(&[], 0);
+    idle.demand_lanes(&[]);
     idle.nothing_for(QUIET).await?;
     let mut busy = Puller::open(&other, "busy", &["q"], LONG).await?;
     busy.demand(8);
@@ -114,7 +116,7 @@ pub(super) async fn a_new_demand_replaces_the_old(scene: Scene) -> Verdict {
     let (store, other) = scene.pair().await?;
     let mut puller = Puller::open(&store, "w", &["q"], LONG).await?;
     puller.demand(5);
-    let _none = puller.until_answered().await?;
+    let _none = puller.until_empty().await?;
     for _ in 0..10 {
         puller.demand(2);
     }
@@ -127,22 +129,22 @@ pub(super) async fn a_new_demand_replaces_the_old(scene: Scene) -> Verdict {
 }
 
 /// Catches: a worker that starts with less urgent jobs because a lane was not asked yet, or that waits for ever.
-pub(super) async fn answered_follows_everything_that_was_there(scene: Scene) -> Verdict {
+pub(super) async fn empty_follows_everything_that_was_there(scene: Scene) -> Verdict {
     let store = scene.open().await?;
     let mut empty = Puller::open(&store, "empty", &["q", "r"], LONG).await?;
-    let lanes = [(0, 0, 9), (0, 1, 9), (0, 2, 9), (0, 3, 9), (1, 2, 9)];
-    empty.demand_lanes(&lanes, 45);
+    let lanes = [(0, 0, 9), (0, 1, 18), (0, 2, 27), (0, 3, 36), (1, 2, 45)];
+    empty.demand_lanes(&lanes);
     let begun = Instant::now();
-    ensure!(empty.until_answered().await?.is_empty(), "claims from empty queues");
-    ensure!(begun.elapsed() < Duration::from_secs(2), "empty queues answered after {:?}", begun.elapsed());
+    ensure!(empty.until_empty().await?.is_empty(), "claims from empty queues");
+    ensure!(begun.elapsed() < Duration::from_secs(2), "empty queues were reported after {:?}", begun.elapsed());
     empty.close().await?;
     let there = fill_lanes(&store, 5).await?;
     let elsewhere = jobs("r", 5);
     put(&store, &elsewhere).await?;
     let mut puller = Puller::open(&store, "w", &["q", "r"], LONG).await?;
-    puller.demand_lanes(&lanes, 45);
-    let claims = puller.until_answered().await?;
-    ensure_eq!(claims.len(), 25, "claims before Answered");
+    puller.demand_lanes(&lanes);
+    let claims = puller.until_empty().await?;
+    ensure_eq!(claims.len(), 25, "claims before all lanes were empty");
     for (lane, priority) in there.iter().zip(Priority::ALL) {
         let (q, _): (Vec<_>, Vec<_>) = claims.iter().partition(|claim| claim.lane.queue == 0);
         let found: Vec<_> =
@@ -153,22 +155,22 @@ pub(super) async fn answered_follows_everything_that_was_there(scene: Scene) -> 
 }
 
 /// Catches: a worker that runs until its queues are empty (`--burst`) and never learns that they are.
-pub(super) async fn answered_comes_again_when_lanes_are_empty_again(scene: Scene) -> Verdict {
+pub(super) async fn empty_comes_again_when_lanes_are_empty_again(scene: Scene) -> Verdict {
     let (store, other) = scene.pair().await?;
     let mut puller = Puller::open(&store, "w", &["q"], LONG).await?;
     puller.demand(100);
-    ensure!(puller.until_answered().await?.is_empty(), "claims from an empty queue");
+    ensure!(puller.until_empty().await?.is_empty(), "claims from an empty queue");
     for round in 0..3 {
         let more = jobs("q", 3);
         put(&other, &more).await?;
         let mut claims = puller.take(3).await?;
-        claims.extend(puller.until_answered().await?);
+        claims.extend(puller.until_empty().await?);
         ensure_eq!(claimed_ids(&claims), ids(&more), "round {round}");
     }
-    puller.demand_lanes(&[], 0);
+    puller.demand_lanes(&[]);
     puller.nothing_for(Duration::from_millis(50)).await?;
     puller.demand(100);
-    ensure!(puller.until_answered().await?.is_empty(), "claims after the demand was raised again");
+    ensure!(puller.until_empty().await?.is_empty(), "claims after the demand was raised again");
     Ok(())
 }
 
@@ -178,9 +180,9 @@ pub(super) async fn a_claim_says_what_and_from_where(scene: Scene) -> Verdict {
     let all = [at_priority(job("first"), 3), at_priority(job("second"), 0), job("second")];
     put(&store, &all).await?;
     let mut puller = Puller::open(&store, "w", &["second", "first"], LONG).await?;
-    let lanes: Vec<_> = (0..2).flat_map(|queue| (0..4).map(move |p| (queue, p, 5))).collect();
-    puller.demand_lanes(&lanes, 40);
-    let claims = puller.until_answered().await?;
+    let lanes: Vec<_> = (0..2).flat_map(|queue| (0..4).map(move |p| (queue, p, 40))).collect();
+    puller.demand_lanes(&lanes);
+    let claims = puller.until_empty().await?;
     ensure_eq!(claims.len(), 3, "claims");
     for job in &all {
         let claim = claims.iter().find(|claim| claim.address.id == job.id);
@@ -257,7 +259,7 @@ pub(super) async fn an_idle_consumer_wakes_within_100_ms(scene: Scene) -> Verdic
     let (store, other) = scene.pair().await?;
     let mut puller = Puller::open(&store, "w", &["q"], LONG).await?;
     puller.demand(100);
-    let _none = puller.until_answered().await?;
+    let _none = puller.until_empty().await?;
     let mut delays = Vec::new();
     for _ in 0..5 {
         // The consumer waits before, while and after the job is enqueued.

@@ -4,6 +4,7 @@
 //! here judges a store, except that an answer is late.
 
 use std::{
+    collections::BTreeSet,
     panic::Location,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -197,6 +198,7 @@ impl RunningJobs for Running {
 pub(super) struct Puller {
     consumer: Box<dyn Consumer>,
     pub(super) running: Arc<Running>,
+    demanded: BTreeSet<Lane>,
     last_trouble: Option<StorageError>,
 }
 
@@ -224,18 +226,20 @@ impl Puller {
             running: Arc::clone(&running) as Arc<dyn RunningJobs>,
         };
         let consumer = within(PATIENCE, "opening a consumer", store.open_consumer(options)).await??;
-        Ok(Self { consumer, running, last_trouble: None })
+        Ok(Self { consumer, running, demanded: BTreeSet::new(), last_trouble: None })
     }
 
     /// Demands so many of the first queue's default priority.
     pub(super) fn demand(&mut self, count: usize) {
-        self.demand_lanes(&[(0, 2, count)], count);
+        self.demand_lanes(&[(0, 2, count)]);
     }
 
-    /// Demands by (queue, priority, count).
-    pub(super) fn demand_lanes(&mut self, lanes: &[(usize, u8, usize)], total: usize) {
-        let lanes = lanes.iter().map(|&(queue, p, count)| (Lane { queue, priority: priority(p) }, count)).collect();
-        self.consumer.demand(Demand { lanes, total });
+    /// Demands by (queue, priority, count of it and those before it).
+    pub(super) fn demand_lanes(&mut self, lanes: &[(usize, u8, usize)]) {
+        let lanes: Vec<_> =
+            lanes.iter().map(|&(queue, p, count)| (Lane { queue, priority: priority(p) }, count)).collect();
+        self.demanded = lanes.iter().filter(|(_, count)| *count > 0).map(|(lane, _)| *lane).collect();
+        self.consumer.demand(Demand { lanes });
     }
 
     /// The next event but trouble, which is kept for the failure message.
@@ -293,22 +297,27 @@ impl Puller {
         async move { Ok(taken.await?.pop().expect("take returns what was asked for")) }
     }
 
-    /// Everything handed out before the consumer says that all lanes have answered.
+    /// Everything handed out until every lane of the demand is reported as empty.
     #[track_caller]
-    pub(super) fn until_answered(&mut self) -> impl Future<Output = Result<Vec<Claim>, Failure>> + '_ {
+    pub(super) fn until_empty(&mut self) -> impl Future<Output = Result<Vec<Claim>, Failure>> + '_ {
         let at = Location::caller();
         async move {
-            let mut claims = Vec::new();
-            loop {
+            let (mut claims, mut full) = (Vec::new(), self.demanded.clone());
+            while !full.is_empty() {
                 match tokio::time::timeout(PATIENCE, self.event()).await {
-                    Ok(ConsumerEvent::Claimed(more)) => claims.extend(more),
-                    Ok(_) => return Ok(claims),
+                    Ok(ConsumerEvent::Claimed(more)) => {
+                        full.extend(more.iter().map(|claim| claim.lane));
+                        claims.extend(more);
+                    }
+                    Ok(ConsumerEvent::Empty(lanes)) => full.retain(|lane| !lanes.contains(lane)),
+                    Ok(ConsumerEvent::Trouble(_)) => {}
                     Err(_) => {
-                        let text = format!("no Answered within {PATIENCE:?}, {} jobs claimed", claims.len());
+                        let text = format!("{full:?} not empty within {PATIENCE:?}, {} jobs claimed", claims.len());
                         return Err(Failure::at(at, text));
                     }
                 }
             }
+            Ok(claims)
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Invariant: outstanding pulls never exceed the demand that they were made under, and end by themselves after
 //! [`PULL`], so that a lowered demand or a close takes effect without losing a message on its way. A pull that does not
-//! end in time, a missing consumer and a reconnect make the queue be prepared anew. After start or idleness a lane is
-//! first asked without waiting, so that "answered" means that the server said so.
+//! end in time, a missing consumer and a reconnect make the queue be prepared anew. A lane of which it is not known whether
+//! it has anything is asked without waiting, so that "empty" means that the server said so.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -63,8 +63,6 @@ pub(super) struct Puller {
     lane_of_pull: HashMap<u64, usize>,
     preparing: JoinSet<(usize, Result<u64>)>,
     reconnects: watch::Receiver<u64>,
-    /// Whether the present demand has been reported as answered.
-    answered: bool,
     retry_send: Option<Instant>,
     last_trouble: Option<Instant>,
     /// When nothing was left to be taken: what is taken next was delivered after this.
@@ -89,12 +87,11 @@ enum QueueState {
 #[derive(Debug, Default)]
 struct LaneState {
     want: usize,
-    demanded: bool,
     pulls: VecDeque<Pull>,
-    /// Asked since the demand was raised from nothing.
-    asked: bool,
-    /// The last pull that ended found nothing.
+    /// The server has nothing more of it: a pull waits there, or the last one ended for want of jobs.
     empty: bool,
+    /// That was reported, and it has delivered nothing since.
+    reported: bool,
     pause_until: Option<Instant>,
 }
 
@@ -102,7 +99,6 @@ struct LaneState {
 struct Pull {
     number: u64,
     left: usize,
-    delivered: bool,
     probe: bool,
     overdue: Instant,
 }
@@ -131,7 +127,6 @@ impl Puller {
             lane_of_pull: HashMap::new(),
             preparing: JoinSet::new(),
             reconnects,
-            answered: false,
             retry_send: None,
             last_trouble: None,
             watched: uptime(),
@@ -164,10 +159,10 @@ impl Puller {
                 self.queues[queue] = QueueState::Paused { until: Instant::now() + LONGEST_PAUSE / 5 };
                 // The others need not wait for a queue that cannot be served.
                 for lane in &mut self.lanes[queue * LANES..][..LANES] {
-                    lane.asked = true;
+                    lane.empty = true;
                 }
                 self.trouble(error);
-                self.report_answered();
+                self.report_empty();
             }
         }
     }
@@ -211,7 +206,7 @@ impl Puller {
         {
             return true;
         }
-        let probe = !lane.asked;
+        let probe = !lane.empty;
         let queue = &self.options.queues[index / LANES];
         let limited = queue.max_ack_pending.is_some();
         let (expires, body) = match (probe, limited) {
@@ -231,7 +226,7 @@ impl Puller {
         self.pulls_made += 1;
         self.lane_of_pull.insert(number, index);
         let overdue = now + expires + PATIENCE;
-        self.lanes[index].pulls.push_back(Pull { number, left: need, delivered: false, probe, overdue });
+        self.lanes[index].pulls.push_back(Pull { number, left: need, probe, overdue });
         true
     }
 
@@ -274,6 +269,7 @@ impl Puller {
             for pull in lane.pulls.drain(..) {
                 self.lane_of_pull.remove(&pull.number);
             }
+            lane.empty = false;
         }
     }
 
@@ -305,7 +301,7 @@ impl Puller {
         if !claims.is_empty() {
             self.ready.push_back(ConsumerEvent::Claimed(claims));
         }
-        self.report_answered();
+        self.report_empty();
     }
 
     fn claim(&mut self, message: Message) -> Option<Claim> {
@@ -341,15 +337,15 @@ impl Puller {
     fn delivered(&mut self, index: usize) {
         let lane = &mut self.lanes[index];
         lane.want = lane.want.saturating_sub(1);
-        lane.empty = false;
+        lane.reported = false;
         // The server serves the pulls of a consumer in order.
         let Some(pull) = lane.pulls.front_mut() else { return };
         pull.left -= 1;
-        pull.delivered = true;
         if pull.left == 0 {
-            lane.asked = true;
             self.lane_of_pull.remove(&pull.number);
             lane.pulls.pop_front();
+            // Whether there is more than it could bring, the next one tells.
+            lane.empty = lane.pulls.iter().any(|pull| !pull.probe);
         }
     }
 
@@ -365,12 +361,15 @@ impl Puller {
             && let Some(pull) = lane.pulls.remove(at)
         {
             self.lane_of_pull.remove(&pull.number);
-            lane.empty = !pull.delivered;
         }
         let text = message.description.clone().unwrap_or_default();
         match code {
-            404 | 408 => lane.asked = true,
-            409 if !text.contains("Deleted") => lane.pause_until = Some(Instant::now() + FIRST_PAUSE),
+            404 | 408 => lane.empty = true,
+            409 if !text.contains("Deleted") => {
+                // There may be jobs, but none that the server would hand out now.
+                lane.empty = true;
+                lane.pause_until = Some(Instant::now() + FIRST_PAUSE);
+            }
             _ => self.lost_consumer(index / LANES, code, &text),
         }
     }
@@ -387,18 +386,18 @@ impl Puller {
         self.trouble(StorageError::new(StorageErrorKind::Unreachable, "claim", detail));
     }
 
-    fn report_answered(&mut self) {
-        let demanded = || self.lanes.iter().filter(|lane| lane.demanded);
-        let all_asked = demanded().all(|lane| lane.asked);
-        let all_empty = demanded().all(|lane| lane.empty);
-        if demanded().next().is_none() || self.answered && !all_empty || !all_asked {
-            return;
+    /// Tells of lanes of the demand that have become empty.
+    fn report_empty(&mut self) {
+        let mut empty = Vec::new();
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            if lane.want > 0 && lane.empty && !lane.reported {
+                lane.reported = true;
+                empty.push(Lane { queue: index / LANES, priority: Priority::ALL[index % LANES] });
+            }
         }
-        self.answered = true;
-        for lane in &mut self.lanes {
-            lane.empty = false;
+        if !empty.is_empty() {
+            self.ready.push_back(ConsumerEvent::Empty(empty));
         }
-        self.ready.push_back(ConsumerEvent::Answered);
     }
 }
 
@@ -447,29 +446,20 @@ impl Puller {
 #[async_trait]
 impl Consumer for Puller {
     fn demand(&mut self, demand: Demand) {
-        let from_nothing = self.lanes.iter().all(|lane| !lane.demanded);
+        let unasked: Vec<bool> = self.lanes.iter().map(|lane| lane.want == 0).collect();
         for lane in &mut self.lanes {
             lane.want = 0;
         }
-        let mut total = demand.total;
         for (Lane { queue, priority }, count) in demand.lanes {
             if let Some(lane) = self.lanes.get_mut(queue * LANES + usize::from(priority.get())) {
-                // Lanes are served by the server on their own, so the total can only bound each of them.
-                lane.want = count.min(demand.total);
-                total = total.max(lane.want);
+                lane.want = count;
             }
         }
-        for lane in &mut self.lanes {
-            let demanded = lane.want > 0;
-            if from_nothing || demanded && !lane.demanded {
-                lane.asked = false;
-                lane.empty = false;
-            }
-            lane.demanded = demanded;
+        for (lane, _) in self.lanes.iter_mut().zip(unasked).filter(|(lane, unasked)| *unasked && lane.want > 0) {
+            lane.empty = lane.pulls.iter().any(|pull| !pull.probe);
+            lane.reported = false;
         }
-        if from_nothing {
-            self.answered = false;
-        }
+        self.report_empty();
     }
 
     async fn next(&mut self) -> ConsumerEvent {

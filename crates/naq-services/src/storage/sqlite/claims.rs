@@ -29,13 +29,19 @@ pub(super) struct Ask {
     pub(super) worker_id: Arc<str>,
     pub(super) queues: Arc<[QueueOptions]>,
     pub(super) lanes: Vec<(Lane, usize)>,
-    pub(super) total: usize,
     /// Look for leases that have run out first.
     pub(super) reclaim: bool,
 }
 
+/// What was claimed, and which lanes had less than was asked of them.
+#[derive(Debug, Default)]
+pub(super) struct Claimed {
+    pub(super) claims: Vec<Claim>,
+    pub(super) empty: Vec<Lane>,
+}
+
 /// Claims what is asked for, most urgent lane first, in a lane the oldest place first.
-pub(super) fn claim(tx: &mut Tx<'_>, ask: &Ask) -> rusqlite::Result<Vec<Claim>> {
+pub(super) fn claim(tx: &mut Tx<'_>, ask: &Ask) -> rusqlite::Result<Claimed> {
     if ask.reclaim {
         reclaim(tx)?;
     }
@@ -48,25 +54,26 @@ pub(super) fn claim(tx: &mut Tx<'_>, ask: &Ask) -> rusqlite::Result<Vec<Claim>> 
         };
         open.push(Some((number, room_in(tx, number, queue.max_ack_pending)?)));
     }
-    let mut total = ask.total.min(MAX_CLAIM);
-    let mut claims = Vec::new();
+    let (mut claims, mut empty) = (Vec::new(), Vec::new());
     let mut token = None;
     for (lane, want) in &ask.lanes {
-        let (Some(queue), Some(Some((number, room)))) = (ask.queues.get(lane.queue), open.get_mut(lane.queue)) else {
-            continue;
-        };
-        let want = (*want).min(total).min(*room);
+        let before = claims.len();
+        let want = (*want).min(MAX_CLAIM).saturating_sub(before);
         if want == 0 {
             continue;
         }
-        let before = claims.len();
-        let token = *token.get_or_insert_with(|| tx.next_revision());
-        claim_lane(tx, ask, (*lane, want), (queue, *number), token, &mut claims)?;
-        let got = claims.len() - before;
-        total -= got;
-        *room -= got;
+        if let (Some(queue), Some(Some((number, room)))) = (ask.queues.get(lane.queue), open.get_mut(lane.queue))
+            && *room > 0
+        {
+            let token = *token.get_or_insert_with(|| tx.next_revision());
+            claim_lane(tx, ask, (*lane, want.min(*room)), (queue, *number), token, &mut claims)?;
+            *room -= claims.len() - before;
+        }
+        if claims.len() - before < want {
+            empty.push(*lane);
+        }
     }
-    Ok(claims)
+    Ok(Claimed { claims, empty })
 }
 
 /// How many more jobs of a queue may be claimed.

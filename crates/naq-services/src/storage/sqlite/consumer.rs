@@ -22,12 +22,12 @@ use tokio::{
 };
 
 use super::{
-    claims::{self, Ask, MAX_CLAIM},
+    claims::{self, Ask, Claimed, MAX_CLAIM},
     core::Session,
     writer::Commit,
 };
 use crate::storage::{
-    Claim, Consumer, ConsumerEvent, ConsumerOptions, Demand, Lease, QueueOptions, Result, StorageError,
+    Consumer, ConsumerEvent, ConsumerOptions, Demand, Lane, Lease, QueueOptions, Result, StorageError,
 };
 
 /// How often a waiting or working consumer looks for leases that ran out.
@@ -46,13 +46,13 @@ pub(super) struct SqliteConsumer {
     jobs: watch::Receiver<u64>,
     /// Room under a limit of a queue; watched where a queue has one.
     freed: Option<watch::Receiver<u64>>,
-    under_way: Option<BoxFuture<'static, Result<Vec<Claim>>>>,
+    under_way: Option<BoxFuture<'static, Result<Claimed>>>,
     /// Reports to be handed out.
     ready: VecDeque<ConsumerEvent>,
     /// There may be something to claim.
     ask: bool,
-    /// [`ConsumerEvent::Answered`] is due after the next answer.
-    owes_answer: bool,
+    /// Lanes that were reported as empty, and have delivered nothing since.
+    empty: Vec<Lane>,
     reclaimed_at: Option<Instant>,
     retry_at: Option<Instant>,
     pause: Duration,
@@ -80,7 +80,7 @@ impl SqliteConsumer {
             under_way: None,
             ready: VecDeque::new(),
             ask: false,
-            owes_answer: false,
+            empty: Vec::new(),
             reclaimed_at: None,
             retry_at: None,
             pause: FIRST_PAUSE,
@@ -91,7 +91,7 @@ impl SqliteConsumer {
     }
 
     fn wants_nothing(&self) -> bool {
-        self.demand.total == 0 || self.demand.lanes.iter().all(|(_, want)| *want == 0)
+        self.demand.is_nothing()
     }
 
     fn start_claim(&mut self) {
@@ -109,42 +109,39 @@ impl SqliteConsumer {
             worker_id: Arc::clone(&self.worker_id),
             queues: Arc::clone(&self.queues),
             lanes: self.demand.lanes.clone(),
-            total: self.demand.total,
             reclaim,
         };
         let (session, gone) = (Arc::clone(&self.session), Arc::clone(&self.gone));
         self.under_way = Some(Box::pin(async move {
-            let weight = ask.total.min(MAX_CLAIM);
+            let weight = ask.lanes.iter().map(|(_, count)| *count).max().unwrap_or(0).min(MAX_CLAIM);
             session
                 .write("claim", Commit::Soft, weight, move |tx| {
-                    if gone.load(Ordering::Acquire) { Ok(Vec::new()) } else { claims::claim(tx, &ask) }
+                    if gone.load(Ordering::Acquire) { Ok(Claimed::default()) } else { claims::claim(tx, &ask) }
                 })
                 .await
         }));
     }
 
-    fn arrived(&mut self, outcome: Result<Vec<Claim>>) {
-        let claimed = match outcome {
+    fn arrived(&mut self, outcome: Result<Claimed>) {
+        let Claimed { claims, empty } = match outcome {
             Ok(claimed) => claimed,
             Err(error) => return self.failed(error),
         };
         (self.retry_at, self.pause) = (None, FIRST_PAUSE);
-        let count = claimed.len();
-        self.demand.total = self.demand.total.saturating_sub(count);
-        for claim in &claimed {
-            if let Some((_, want)) = self.demand.lanes.iter_mut().find(|(lane, want)| *lane == claim.lane && *want > 0)
-            {
-                *want -= 1;
-            }
+        let count = claims.len();
+        for claim in &claims {
+            self.demand.delivered(claim.lane);
+            self.empty.retain(|lane| *lane != claim.lane);
         }
         // A claim that was cut short says nothing of what is left.
         self.ask |= count >= MAX_CLAIM;
         if count > 0 {
-            self.ready.push_back(ConsumerEvent::Claimed(claimed));
+            self.ready.push_back(ConsumerEvent::Claimed(claims));
         }
-        if !self.ask && (count == 0 || self.owes_answer) {
-            self.owes_answer = false;
-            self.ready.push_back(ConsumerEvent::Answered);
+        let news: Vec<Lane> = empty.into_iter().filter(|lane| !self.empty.contains(lane)).collect();
+        if !news.is_empty() {
+            self.empty.extend(&news);
+            self.ready.push_back(ConsumerEvent::Empty(news));
         }
     }
 
@@ -186,12 +183,9 @@ impl SqliteConsumer {
 #[async_trait]
 impl Consumer for SqliteConsumer {
     fn demand(&mut self, demand: Demand) {
-        let wanted_nothing = self.wants_nothing();
-        self.demand = demand;
-        if !self.wants_nothing() {
-            self.ask = true;
-            self.owes_answer |= wanted_nothing;
-        }
+        let before = std::mem::replace(&mut self.demand, demand);
+        self.empty.retain(|lane| before.lanes.iter().any(|(asked, count)| asked == lane && *count > 0));
+        self.ask |= !self.wants_nothing();
     }
 
     async fn next(&mut self) -> ConsumerEvent {
@@ -216,7 +210,7 @@ impl Consumer for SqliteConsumer {
     async fn close(mut self: Box<Self>) -> Result<()> {
         let mut outstanding = Vec::new();
         if let Some(under_way) = self.under_way.take() {
-            outstanding.extend(under_way.await?);
+            outstanding.extend(under_way.await?.claims);
         }
         for event in self.ready.drain(..) {
             if let ConsumerEvent::Claimed(claims) = event {

@@ -58,7 +58,7 @@ async fn consumer(store: &SharedStorage, lease: Duration) -> Box<dyn Consumer> {
 }
 
 fn demand(count: usize) -> Demand {
-    Demand { lanes: vec![(Lane { queue: 0, priority: Priority::default() }, count)], total: count }
+    Demand { lanes: vec![(Lane { queue: 0, priority: Priority::default() }, count)] }
 }
 
 /// The next claims, within a bound.
@@ -67,7 +67,7 @@ async fn claims(consumer: &mut Box<dyn Consumer>) -> Vec<Claim> {
         loop {
             match consumer.next().await {
                 ConsumerEvent::Claimed(claims) => return claims,
-                ConsumerEvent::Answered => {}
+                ConsumerEvent::Empty(_) => {}
                 ConsumerEvent::Trouble(error) => panic!("{error}"),
             }
         }
@@ -101,7 +101,7 @@ async fn a_job_runs_once_across_two_handles_of_a_file() {
     let worker = open(SqliteOptions::file(&path)).await.unwrap();
     let mut receiving = consumer(&worker, Duration::from_secs(30)).await;
     receiving.demand(demand(1));
-    assert!(matches!(receiving.next().await, ConsumerEvent::Answered));
+    assert!(matches!(receiving.next().await, ConsumerEvent::Empty(_)));
 
     let mut waits = tokio::task::JoinSet::new();
     let waiting = Arc::clone(&producer);
