@@ -96,6 +96,9 @@ pub struct WorkerStartArgs {
     /// Queues, the most preferred first; with weights (`high:3 low:1`) they share instead
     #[arg(value_name = "QUEUE[:WEIGHT]", value_parser = clap::value_parser!(QueueSpec))]
     pub queues: Vec<QueueSpec>,
+    /// Serve the queues of `workers.pools.NAME`, with its concurrency
+    #[arg(long, value_name = "NAME", conflicts_with = "queues")]
+    pub pool: Option<String>,
     /// Jobs at a time
     #[arg(long, short = 'c', value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub concurrency: Option<u32>,

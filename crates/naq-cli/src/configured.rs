@@ -37,6 +37,25 @@ pub(crate) fn scheduler_options(config: &NaqConfig) -> SchedulerOptions {
     }
 }
 
+/// The queues of `workers.pools.<name>`, and its concurrency.
+///
+/// # Errors
+/// If there is no such pool.
+pub(crate) fn pool(config: &NaqConfig, name: &str) -> Result<(Vec<QueueSpec>, Option<u32>), CliError> {
+    let pools = &config.workers.pools;
+    let pool = pools.get(name).ok_or_else(|| {
+        let known: Vec<&str> = pools.keys().map(String::as_str).collect();
+        let hint = if known.is_empty() {
+            "declare it: workers.pools.NAME.queues in naq.yaml".to_owned()
+        } else {
+            format!("pools are: {}", known.join(", "))
+        };
+        CliError::usage(format!("there is no pool {name:?}")).with_hint(hint)
+    })?;
+    let queues = pool.queues.iter().map(|queue| queue.parse().map_err(|e| CliError::usage(format!("{queue:?}: {e}"))));
+    Ok((queues.collect::<Result<_, _>>()?, pool.concurrency))
+}
+
 /// Queues with what the configuration says of each; the default queue if none is named.
 pub(crate) fn queue_specs(config: &NaqConfig, mut specs: Vec<QueueSpec>) -> Vec<QueueSpec> {
     if specs.is_empty() {

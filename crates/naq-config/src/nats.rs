@@ -37,8 +37,6 @@ pub struct NatsConfig {
     /// How often the connection is probed.
     #[serde(with = "serde_forms::duration")]
     pub ping_interval: Duration,
-    /// Unanswered probes after which the connection counts as dead.
-    pub max_outstanding_pings: u32,
     /// Copies of each stream in the cluster, 1 to 5.
     pub replicas: u8,
     /// Credentials.
@@ -58,7 +56,6 @@ impl Default for NatsConfig {
             drain_timeout: Duration::from_secs(30),
             flush_timeout: Duration::from_secs(5),
             ping_interval: Duration::from_secs(20),
-            max_outstanding_pings: 2,
             replicas: 1,
             auth: NatsAuthConfig::default(),
             tls: NatsTlsConfig::default(),

@@ -110,7 +110,6 @@ pub(crate) fn violations(config: &NaqConfig) -> Vec<Violation> {
 fn nats(config: &NaqConfig, check: &mut Check) {
     let nats = &config.nats;
     check.within("nats.replicas", nats.replicas.into(), 1, 5);
-    check.at_least_one("nats.max_outstanding_pings", nats.max_outstanding_pings);
     check.positive("nats.ping_interval", nats.ping_interval);
     check.positive("nats.connection_timeout", nats.connection_timeout);
     check.positive("nats.flush_timeout", nats.flush_timeout);

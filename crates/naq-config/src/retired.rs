@@ -19,8 +19,12 @@ const MAX_DELIVER: &str =
 const LABEL: &str = "has no effect: the section's own name is its name";
 const PICKLE: &str = "has no effect: pickle is readable by Python only; jobs are stored as json";
 
+const TWO_PINGS: &str =
+    "has no effect: a connection counts as dead after two unanswered probes; set nats.ping_interval";
+
 /// Retired settings; `*` stands for any name.
-const RETIRED: [(&str, &str); 6] = [
+const RETIRED: [(&str, &str); 7] = [
+    ("nats.max_outstanding_pings", TWO_PINGS),
     ("events.storage_url", EVENTS_BESIDE_JOBS),
     ("events.storage_type", EVENTS_BESIDE_JOBS),
     ("events.subject_prefix", NAMES_FROM_PREFIX),

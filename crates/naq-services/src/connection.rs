@@ -56,6 +56,8 @@ pub struct ConnectionOptions {
     /// How often an idle connection is probed; two missed answers count as a lost connection.
     pub ping_interval: Duration,
     /// How long [`ConnectionService::close`] waits for what is still to be sent.
+    pub flush_timeout: Duration,
+    /// And then for subscriptions to end.
     pub drain_timeout: Duration,
 }
 
@@ -71,6 +73,7 @@ impl Default for ConnectionOptions {
             max_reconnect_attempts: None,
             reconnect_wait: Duration::from_secs(2),
             ping_interval: Duration::from_secs(20),
+            flush_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(5),
         }
     }
@@ -120,6 +123,8 @@ pub struct Tls {
     pub key: Option<PathBuf>,
     /// Refuse a connection without encryption.
     pub required: bool,
+    /// Begin with the TLS handshake, before the server's greeting; the server has to be set up for it.
+    pub first: bool,
 }
 
 /// One connection to NATS. Cheap to clone; all clones are the same connection.
@@ -276,11 +281,13 @@ impl ConnectionService {
         }
         self.inner.closed.cancel();
         // A failure means that the connection is gone already, or that the server does not take the rest in time.
-        if tokio::time::timeout(self.inner.options.drain_timeout, self.inner.client.flush()).await.is_err() {
+        if tokio::time::timeout(self.inner.options.flush_timeout, self.inner.client.flush()).await.is_err() {
             tracing::debug!(location = self.location(), "closed with unsent messages");
         }
-        if let Err(error) = self.inner.client.drain().await {
-            tracing::debug!(%error, "the connection was closed already");
+        match tokio::time::timeout(self.inner.options.drain_timeout, self.inner.client.drain()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the connection was closed already"),
+            Err(_) => tracing::debug!(location = self.location(), "closed with open subscriptions"),
         }
     }
 
@@ -461,6 +468,9 @@ fn client_settings(options: &ConnectionOptions) -> async_nats::ConnectOptions {
             n => Duration::from_millis(10 << (n - 2).min(10)).min(longest),
         })
         .require_tls(options.tls.required);
+    if options.tls.first {
+        settings = settings.tls_first();
+    }
     if let Some(ca) = &options.tls.ca {
         settings = settings.add_root_certificates(ca.clone());
     }

@@ -70,6 +70,7 @@ pub(crate) fn nats_options(servers: &[naq_config::ServerUrl], config: &NaqConfig
         connection: connection_options(servers, config),
         prefix: config.queues.prefix.clone(),
         replicas: usize::from(config.nats.replicas),
+        compress: config.serialization.compression == naq_config::Compression::S2,
         default_lease: config.queues.ack_wait,
         max_payload: Some(max_payload(config)),
     }
@@ -88,11 +89,13 @@ pub(crate) fn connection_options(servers: &[naq_config::ServerUrl], config: &Naq
             cert: tls.cert_file.clone(),
             key: tls.key_file.clone(),
             required: tls.enabled,
+            first: tls.first,
         },
         connection_timeout: nats.connection_timeout,
         max_reconnect_attempts: nats.max_reconnect_attempts.map(|limit| limit as usize),
         reconnect_wait: nats.reconnect_time_wait,
         ping_interval: nats.ping_interval,
+        flush_timeout: nats.flush_timeout,
         drain_timeout: nats.drain_timeout,
         ..ConnectionOptions::default()
     }

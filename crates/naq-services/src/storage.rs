@@ -174,9 +174,13 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
     /// Waits for a result with a revision over `newer_than`, pushed where the store can push. `None` at the timeout.
     async fn wait_result(&self, id: &JobId, newer_than: u64, timeout: Duration) -> Result<Option<StoredResult>>;
 
-    /// Removes what has expired (results, key-value entries) and finishes orphaned cancel intents, at most `limit`
-    /// items; returns how many. The scheduler's leader calls it; cheap when there is nothing to do.
+    /// Removes what has expired (results, key-value entries), at most `limit` items; returns how many. The scheduler's
+    /// leader calls it; cheap when there is nothing to do.
     async fn sweep(&self, limit: usize) -> Result<usize>;
+
+    /// Finishes, or takes back, each [`end`](Self::end) whose caller died on the way, at most `limit`; returns how many.
+    /// The scheduler's leader calls it every few seconds. Nothing to do for a store that ends jobs in one transaction.
+    async fn finish_orphans(&self, limit: usize) -> Result<usize>;
 
     // ---- Key-value -------------------------------------------------------------------------------------------
 

@@ -117,9 +117,14 @@ impl ControlWatch {
                 });
                 tell_running(leases, &id);
             }
-            Read::Removed(id) => controls.set_cancelled(|cancelled| {
-                cancelled.remove(&id);
-            }),
+            Read::Removed(id) => {
+                let mut known = false;
+                controls.set_cancelled(|cancelled| known = cancelled.remove(&id));
+                // The whole cancel may have passed between two looks of the watch.
+                if !known {
+                    tell_running(leases, &id);
+                }
+            }
             Read::Nothing => {}
         }
     }

@@ -112,7 +112,6 @@ impl Intake {
         idle && self.lanes.iter().enumerate().all(empty)
     }
 
-
     /// Whether the owner of the demand should be woken to refill the buffers: once for each time they run low.
     pub(crate) fn runs_low(&mut self) -> bool {
         let low = self.thirsty_since.is_some() || self.buffered() == 0 || self.is_low();

@@ -34,6 +34,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Items per sweep.
 const SWEEP: usize = 1000;
+/// Cancels whose callers died are looked for so often.
+const ORPHANS_EVERY: Duration = Duration::from_secs(10);
 
 /// Fires due jobs while it leads, stands by while another does.
 #[derive(Debug)]
@@ -109,6 +111,7 @@ impl Scheduler {
         let left = tokio::select! {
             left = self.lead(&mut term, stop) => left,
             () = self.sweep() => unreachable!("sweeping goes on as long as leading"),
+            () = self.finish_orphans() => unreachable!("looking for orphans goes on as long as leading"),
         };
         if !matches!(left, Ok(Left::Deposed)) {
             self.candidate.resign(term).await;
@@ -171,6 +174,16 @@ impl Scheduler {
                 }
             };
             sleep(if full { PAUSE_MIN } else { self.options.sweep_interval }).await;
+        }
+    }
+
+    /// Finishes the cancels of callers that died, beside firing; never ends.
+    async fn finish_orphans(&self) {
+        loop {
+            if let Err(error) = self.storage.finish_orphans(SWEEP).await {
+                tracing::warn!(%error, "orphaned cancels could not be finished");
+            }
+            sleep(ORPHANS_EVERY).await;
         }
     }
 

@@ -34,8 +34,12 @@ async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRe
     for handler in configured::external_handlers(session).await? {
         handlers.insert(handler).map_err(conflict)?;
     }
-    let queues = configured::queue_specs(config, args.queues);
-    let concurrency = args.concurrency.unwrap_or(config.workers.concurrency);
+    let (named, pooled) = match &args.pool {
+        Some(name) => configured::pool(config, name)?,
+        None => (args.queues, None),
+    };
+    let queues = configured::queue_specs(config, named);
+    let concurrency = args.concurrency.or(pooled).unwrap_or(config.workers.concurrency);
     let mut options = configured::worker_options(config, jobs.settings().format);
     options.burst = args.burst;
     if args.no_scheduler {

@@ -42,18 +42,21 @@ impl JobService {
     /// # Errors
     /// [`JobServiceErrorKind::NotFound`]; [`JobServiceErrorKind::Undecodable`] if its bytes are not a job.
     pub async fn cancel(&self, id: &JobId, reason: &str) -> Result<CancelOutcome> {
-        let trace = self.find(id).await?;
-        let was = trace.status();
-        let (address, job) = match trace {
-            Trace::Ended { .. } | Trace::Dead { .. } => {
-                return Ok(CancelOutcome::AlreadyEnded { status: Some(was) });
+        let mut traces = self.traces(id).await?;
+        traces.sort_by_key(Trace::rank);
+        let newest = traces.pop().ok_or_else(|| super::result::not_found(id))?;
+        let was = newest.status();
+        if was.is_terminal() {
+            // A cancel that was cut off after its result has steps left, which the same call makes again.
+            if let (JobStatus::Cancelled, Some(left)) = (was, traces.pop())
+                && let Some(ending) = self.cancellation(left, reason).await?
+            {
+                let ended = self.storage().end(ending).await;
+                ended.map_err(|source| JobServiceError::storage(format!("cannot cancel job {id}"), source))?;
             }
-            Trace::Queued { address, job, .. } => (address, job),
-            Trace::Scheduled { entry, job } => (entry.address, job),
-        };
-        let job = job.map_err(|cause| undecodable("cancel", id, cause))?;
-        let error = JobError::new(error_type::CANCELLED, reason, self.store_time().await?).permanent();
-        let ending = Ending { address, result: self.cancelled_result(&job, error), dead_letter: None };
+            return Ok(CancelOutcome::AlreadyEnded { status: Some(was) });
+        }
+        let ending = self.cancellation(newest, reason).await?.expect("what is not terminal is queued or scheduled");
         match self.storage().end(ending).await {
             Ok(Ended::Done) => Ok(CancelOutcome::Cancelled { was }),
             Ok(Ended::AlreadyEnded) => match self.find(id).await {
@@ -67,6 +70,18 @@ impl JobService {
             },
             Err(source) => Err(JobServiceError::storage(format!("cannot cancel job {id}"), source)),
         }
+    }
+
+    /// The end of a job that is queued or scheduled.
+    async fn cancellation(&self, live: Trace, reason: &str) -> Result<Option<Ending>> {
+        let (address, job) = match live {
+            Trace::Queued { address, job, .. } => (address, job),
+            Trace::Scheduled { entry, job } => (entry.address, job),
+            Trace::Ended { .. } | Trace::Dead { .. } => return Ok(None),
+        };
+        let job = job.map_err(|cause| undecodable("cancel", &address.id, cause))?;
+        let error = JobError::new(error_type::CANCELLED, reason, self.store_time().await?).permanent();
+        Ok(Some(Ending { address, result: self.cancelled_result(&job, error), dead_letter: None }))
     }
 
     /// Starts a new life of a failed or cancelled job: first attempt, at once.

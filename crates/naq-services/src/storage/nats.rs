@@ -62,6 +62,8 @@ pub struct NatsOptions {
     pub prefix: String,
     /// Copies of each new stream; 1, 3 or 5. Existing streams keep theirs.
     pub replicas: usize,
+    /// Whether new streams are compressed (S2); servers before 2.10 store them as they are.
+    pub compress: bool,
     /// The lease of a queue that no worker has served yet; a worker sets its own.
     pub default_lease: Duration,
     /// The largest job or result, in bytes, if it is to be less than what the server takes.
@@ -74,9 +76,16 @@ impl Default for NatsOptions {
             connection: ConnectionOptions::default(),
             prefix: "naq".into(),
             replicas: 1,
+            compress: false,
             default_lease: Duration::from_secs(30),
             max_payload: None,
         }
+    }
+}
+
+impl NatsOptions {
+    fn shape(&self) -> topology::Shape {
+        topology::Shape { replicas: self.replicas, compress: self.compress }
     }
 }
 
@@ -100,7 +109,7 @@ pub async fn open_on(connection: ConnectionService, options: NatsOptions) -> Res
     let streams = StreamService::new(connection.clone());
     let features = Features::detect(&streams).await?;
     let ttl = features.may_have_message_ttl();
-    let results_expire = topology::ensure_store(&streams, &names, options.replicas, ttl).await?;
+    let results_expire = topology::ensure_store(&streams, &names, options.shape(), ttl).await?;
     let control = crate::kv_stores::stream_name(&names.bucket(Bucket::Control));
     let kv = KvStoreService::new(streams.clone(), control, names.gone());
     Ok(Arc::new(NatsStorage {
@@ -311,6 +320,10 @@ impl Storage for NatsStorage {
 
     async fn sweep(&self, limit: usize) -> Result<usize> {
         self.open("sweep")?.sweep(limit).await
+    }
+
+    async fn finish_orphans(&self, limit: usize) -> Result<usize> {
+        self.open("finish orphans")?.finish_orphans(limit).await
     }
 
     async fn kv_get(&self, bucket: Bucket, key: &str) -> Result<Option<KvEntry>> {

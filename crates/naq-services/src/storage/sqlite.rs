@@ -369,6 +369,10 @@ impl Storage for SqliteStorage {
         self.session.write("sweep", Commit::Soft, limit, sweep).await
     }
 
+    async fn finish_orphans(&self, _limit: usize) -> Result<usize> {
+        Ok(0)
+    }
+
     async fn kv_get(&self, bucket: Bucket, key: &str) -> Result<Option<KvEntry>> {
         let key = key.to_owned();
         self.session.read("kv_get", move |conn| kv::get(conn, bucket, &key)).await

@@ -100,7 +100,7 @@ pub(crate) async fn claim(consumer: &mut dyn Consumer, n: usize) -> Vec<Claim> {
 /// Claims what is there, until the store says that this is all.
 pub(crate) async fn claim_all(consumer: &mut dyn Consumer) -> Vec<Claim> {
     consumer.demand(Demand::default());
-    consumer.demand(demand(1000));
+    consumer.demand(demand(10_000));
     let (mut claims, mut empty) = (Vec::new(), HashSet::new());
     let all = async {
         while empty.len() < Priority::ALL.len() {

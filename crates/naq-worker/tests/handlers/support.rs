@@ -143,6 +143,9 @@ impl Storage for NoStore {
     async fn sweep(&self, _: usize) -> Result<usize> {
         touched!()
     }
+    async fn finish_orphans(&self, _: usize) -> Result<usize> {
+        touched!()
+    }
     async fn kv_get(&self, _: Bucket, _: &str) -> Result<Option<KvEntry>> {
         touched!()
     }

@@ -171,6 +171,10 @@ impl Storage for Faulty {
         self.inner.sweep(limit).await
     }
 
+    async fn finish_orphans(&self, limit: usize) -> Result<usize> {
+        self.inner.finish_orphans(limit).await
+    }
+
     async fn kv_get(&self, bucket: Bucket, key: &str) -> Result<Option<KvEntry>> {
         self.inner.kv_get(bucket, key).await
     }

@@ -32,10 +32,10 @@ impl Shared {
             .names
             .all_buckets()
             .iter()
-            .map(|bucket| bucket_config(bucket, self.options.replicas, false))
-            .chain([dead_config(&self.names, self.options.replicas)])
+            .map(|bucket| bucket_config(bucket, self.options.shape(), false))
+            .chain([dead_config(&self.names, self.options.shape())])
             .collect();
-        wanted.extend(queues.iter().map(|queue| queue_config(&self.names, queue, self.options.replicas)));
+        wanted.extend(queues.iter().map(|queue| queue_config(&self.names, queue, self.options.shape())));
         for config in wanted {
             let name = config["name"].as_str().unwrap_or_default().to_owned();
             let info = self.streams.stream_info(&name).await;

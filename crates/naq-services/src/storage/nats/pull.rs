@@ -35,8 +35,10 @@ use crate::{
 const PULL: Duration = Duration::from_secs(2);
 /// How much later than its end a pull's answer may come.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Where the number of claims is limited the server may not answer a pull that does not wait; this one waits so long.
-const SHORT_PULL: Duration = Duration::from_millis(100);
+/// Where the number of claims is at its limit the server does not answer a pull that does not wait; this one waits so long.
+const SHORT_PULL: Duration = Duration::from_millis(20);
+/// A limit that workers together do not reach but for moments, in which such an answer is only late.
+const LIMIT_FAR: u32 = 10_000;
 /// Outstanding pulls of one lane; the server has 4 096 places per lane for all workers.
 const PULLS_MAX: usize = 8;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -208,7 +210,7 @@ impl Puller {
         }
         let probe = !lane.empty;
         let queue = &self.options.queues[index / LANES];
-        let limited = queue.max_ack_pending.is_some();
+        let limited = queue.max_ack_pending.is_some_and(|limit| limit < LIMIT_FAR);
         let (expires, body) = match (probe, limited) {
             (true, false) => (Duration::ZERO, json!({ "batch": need, "no_wait": true })),
             (true, true) => (SHORT_PULL, json!({ "batch": need, "expires": nanos(SHORT_PULL) })),

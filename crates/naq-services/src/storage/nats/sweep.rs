@@ -1,4 +1,4 @@
-//! The sweep: removes what has expired where the server does not, and finishes cancels whose caller died.
+//! The sweep: removes what has expired where the server does not; and the cancels whose callers died, which it finishes.
 //!
 //! Invariant: work per call is bounded, and a call finds out without asking the server that nothing is due: each bucket is
 //! read through once a minute, or when something that this process stored has run out.
@@ -26,7 +26,6 @@ const SHORTEST_ROUND: Duration = Duration::from_millis(100);
 const LOOK: usize = 2000;
 /// A cancel takes milliseconds; after this its caller is taken for dead. To finish it twice does no harm.
 const ORPHANED: Duration = Duration::from_secs(5);
-const INTENTS_EVERY: Duration = Duration::from_secs(2);
 
 /// When each bucket is to be looked at, and from where.
 #[derive(Debug, Default)]
@@ -37,7 +36,6 @@ pub(super) struct Sweeper {
 #[derive(Debug, Default)]
 struct Rounds {
     buckets: HashMap<String, Round>,
-    intents_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -71,16 +69,6 @@ impl Sweeper {
     fn store(&self, bucket: &str, round: Round) {
         self.lock().buckets.insert(bucket.to_owned(), round);
     }
-
-    fn intents_due(&self) -> bool {
-        let now = Instant::now();
-        let mut rounds = self.lock();
-        let due = rounds.intents_at.is_none_or(|at| at <= now);
-        if due {
-            rounds.intents_at = Some(now + INTENTS_EVERY);
-        }
-        due
-    }
 }
 
 impl Shared {
@@ -99,9 +87,6 @@ impl Shared {
                     break;
                 }
             }
-        }
-        if removed < limit && self.sweeper.intents_due() {
-            removed += self.finish_orphans(limit - removed).await?;
         }
         Ok(removed)
     }
@@ -149,7 +134,7 @@ impl Shared {
     }
 
     /// Finishes cancels that were begun and not ended.
-    async fn finish_orphans(&self, limit: usize) -> Result<usize> {
+    pub(super) async fn finish_orphans(&self, limit: usize) -> Result<usize> {
         let bucket = self.names.bucket(Bucket::Control);
         let now = self.now("sweep").await?;
         let filter = kv_stores::filter(&bucket, Names::CANCEL);

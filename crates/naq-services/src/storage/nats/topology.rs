@@ -22,7 +22,7 @@ const MAX_WAITING: u64 = 4096;
 /// Attempts at changing a consumer.
 const UPDATES: usize = 3;
 /// Fields whose difference weakens something but breaks no promise.
-const TOLERATED: [&str; 4] = ["num_replicas", "max_consumers", "allow_direct", "max_waiting"];
+const TOLERATED: [&str; 5] = ["num_replicas", "compression", "max_consumers", "allow_direct", "max_waiting"];
 
 /// Settings that differ: field, what it is, what it should be.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,8 +62,25 @@ impl std::fmt::Display for Drift {
     }
 }
 
-pub(super) fn queue_config(names: &Names, queue: &QueueName, replicas: usize) -> Value {
-    json!({
+/// What the operator chooses of every stream. Existing streams keep what they have.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) replicas: usize,
+    pub(super) compress: bool,
+}
+
+impl Shape {
+    fn of(self, mut config: Value) -> Value {
+        config["num_replicas"] = json!(self.replicas);
+        if self.compress {
+            config["compression"] = json!("s2");
+        }
+        config
+    }
+}
+
+pub(super) fn queue_config(names: &Names, queue: &QueueName, shape: Shape) -> Value {
+    shape.of(json!({
         "name": names.queue_stream(queue),
         "subjects": Priority::ALL.map(|priority| names.lane_filter(queue, priority)),
         "retention": "workqueue",
@@ -76,12 +93,11 @@ pub(super) fn queue_config(names: &Names, queue: &QueueName, replicas: usize) ->
         "max_age": 0,
         "max_msg_size": -1,
         "max_consumers": MAX_CONSUMERS,
-        "num_replicas": replicas,
-    })
+    }))
 }
 
-pub(super) fn bucket_config(bucket: &str, replicas: usize, message_ttl: bool) -> Value {
-    let mut config = json!({
+pub(super) fn bucket_config(bucket: &str, shape: Shape, message_ttl: bool) -> Value {
+    let mut config = shape.of(json!({
         "name": crate::kv_stores::stream_name(bucket),
         "subjects": [crate::kv_stores::subject(bucket, ">")],
         "retention": "limits",
@@ -93,11 +109,10 @@ pub(super) fn bucket_config(bucket: &str, replicas: usize, message_ttl: bool) ->
         "max_age": 0,
         "max_msg_size": -1,
         "max_consumers": MAX_CONSUMERS,
-        "num_replicas": replicas,
         "allow_rollup_hdrs": true,
         "allow_direct": true,
         "deny_delete": false,
-    });
+    }));
     if message_ttl {
         config[MESSAGE_TTL] = json!(true);
     }
@@ -107,8 +122,8 @@ pub(super) fn bucket_config(bucket: &str, replicas: usize, message_ttl: bool) ->
 /// The option that lets messages expire by themselves.
 const MESSAGE_TTL: &str = "allow_msg_ttl";
 
-pub(super) fn dead_config(names: &Names, replicas: usize) -> Value {
-    json!({
+pub(super) fn dead_config(names: &Names, shape: Shape) -> Value {
+    shape.of(json!({
         "name": names.dead_stream(),
         "subjects": [names.all_dead(None)],
         "retention": "limits",
@@ -120,8 +135,7 @@ pub(super) fn dead_config(names: &Names, replicas: usize) -> Value {
         "max_age": 0,
         "max_msg_size": -1,
         "max_consumers": MAX_CONSUMERS,
-        "num_replicas": replicas,
-    })
+    }))
 }
 
 fn lane_config(names: &Names, queue: &QueueName, priority: Priority, lease: Duration, limit: Option<u32>) -> Value {
@@ -175,22 +189,22 @@ fn verify(streams: &StreamService, what: &str, is: &Value, should: &Value) -> Re
 }
 
 /// Makes or verifies everything that does not belong to one queue. Returns whether results expire by themselves.
-pub(super) async fn ensure_store(streams: &StreamService, names: &Names, replicas: usize, ttl: bool) -> Result<bool> {
+pub(super) async fn ensure_store(streams: &StreamService, names: &Names, shape: Shape, ttl: bool) -> Result<bool> {
     let results = names.results_bucket();
     let configs: Vec<Value> = names
         .all_buckets()
         .iter()
-        .map(|bucket| bucket_config(bucket, replicas, false))
+        .map(|bucket| bucket_config(bucket, shape, false))
         .filter(|config| config["name"] != names.results_stream())
-        .chain([dead_config(names, replicas)])
+        .chain([dead_config(names, shape)])
         .collect();
     let ensure = |config: Value| async move {
         let is = ensure_stream(streams, &config).await?;
         verify(streams, &format!("stream {}", config["name"].as_str().unwrap_or_default()), &is, &config)
     };
     let (_, ttl) = tokio::try_join!(try_join_all(configs.into_iter().map(ensure)), async {
-        let mut is = ensure_stream(streams, &bucket_config(&results, replicas, ttl)).await?;
-        verify(streams, &format!("stream {}", names.results_stream()), &is, &bucket_config(&results, replicas, false))?;
+        let mut is = ensure_stream(streams, &bucket_config(&results, shape, ttl)).await?;
+        verify(streams, &format!("stream {}", names.results_stream()), &is, &bucket_config(&results, shape, false))?;
         if ttl && is[MESSAGE_TTL] != true {
             is = enable_message_ttl(streams, is).await;
         }
@@ -220,7 +234,7 @@ impl Shared {
         if self.known_queues().contains(queue) {
             return Ok(());
         }
-        let config = queue_config(&self.names, queue, self.options.replicas);
+        let config = queue_config(&self.names, queue, self.options.shape());
         let is = ensure_stream(&self.streams, &config).await?;
         verify(&self.streams, &format!("stream {}", self.names.queue_stream(queue)), &is, &config)?;
         try_join_all(Priority::ALL.map(|priority| self.ensure_lane(queue, priority, None))).await?;
