@@ -95,7 +95,7 @@ pub(crate) struct State {
     /// What can be claimed, by place.
     lanes: BTreeMap<(QueueName, Priority), BTreeMap<u64, JobId>>,
     deadlines: BTreeSet<(Instant, JobId)>,
-    running: HashMap<QueueName, u32>,
+    running: HashMap<(QueueName, Priority), u32>,
     pub(crate) scheduled: BTreeMap<JobId, (ScheduledEntry, u64)>,
     pub(crate) dead: BTreeMap<JobId, DeadLetter>,
     pub(crate) results: BTreeMap<JobId, Kept>,
@@ -142,7 +142,7 @@ impl State {
         let Some(held) = job.claim.take() else { return };
         let address = &job.entry.address;
         self.deadlines.remove(&(held.until, id.clone()));
-        *self.running.entry(address.queue.clone()).or_default() -= 1;
+        *self.running.entry((address.queue.clone(), address.priority)).or_default() -= 1;
         let lane = (address.queue.clone(), address.priority);
         self.lanes.entry(lane).or_default().insert(job.place, id.clone());
     }
@@ -155,7 +155,7 @@ impl State {
         by: RunningAt,
         lease: Duration,
     ) -> Option<(Lease, &Queued)> {
-        let running = self.running.entry(lane.0.clone()).or_default();
+        let running = self.running.entry((lane.0.clone(), lane.1)).or_default();
         if limit.is_some_and(|limit| *running >= limit) {
             return None;
         }

@@ -61,11 +61,13 @@ impl BareSqlite {
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
         let mut insert = self.conn.prepare_cached(
             "INSERT INTO jobs \
-             (id, queue, priority, status, run, generation, revision, run_at, stored_at, deliveries, body) \
+             (id, queue, priority, status, run, generation, revision, run_at, stored_at, lost, body) \
              VALUES (?1, 1, 2, 2, 1, 0, 0, NULL, ?2, 0, ?3) ON CONFLICT (id) DO NOTHING",
         )?;
+        let mut ready = self.conn.prepare_cached("INSERT INTO ready (key) VALUES (?1)")?;
         for row in rows {
             insert.execute(params![row.id, row.stored_at, &*row.body])?;
+            ready.execute([LANE | self.conn.last_insert_rowid()])?;
         }
         self.conn.execute_batch("COMMIT")
     }
@@ -98,13 +100,15 @@ impl BareSqlite {
     }
 
     fn finish(&mut self, done: &[Claimed], result: Option<&[u8]>) -> rusqlite::Result<()> {
-        let mut delete = self.conn.prepare_cached("DELETE FROM jobs WHERE seq = ?1 AND token = ?2")?;
+        let mut lease = self.conn.prepare_cached("DELETE FROM leases WHERE seq = ?1 AND token = ?2")?;
+        let mut delete = self.conn.prepare_cached("DELETE FROM jobs WHERE seq = ?1")?;
         let mut insert = self.conn.prepare_cached(
             "INSERT INTO results (revision, id, queue, status, expires_at, body) VALUES (?1, ?2, 1, 5, ?3, ?4) \
              ON CONFLICT (id) DO NOTHING",
         )?;
         for job in done {
-            delete.execute(params![job.seq, job.token])?;
+            lease.execute(params![job.seq, job.token])?;
+            delete.execute([job.seq])?;
             if let Some(result) = result {
                 self.revision += 1;
                 insert.execute(params![self.revision, job.id, FAR, result])?;
@@ -117,20 +121,23 @@ impl BareSqlite {
         self.revision += 1;
         let token = self.revision;
         let mut select = self.conn.prepare_cached(
-            "SELECT seq, id, stored_at, deliveries, body FROM jobs WHERE queue = 1 AND status = 2 AND priority = 2 \
-             ORDER BY seq LIMIT ?1",
+            "SELECT r.key, j.seq, j.id, j.stored_at, j.lost, j.body FROM ready r JOIN jobs j ON j.seq = r.key & ?3 \
+             WHERE r.key BETWEEN ?1 AND ?1 + ?3 ORDER BY r.key LIMIT ?2",
         )?;
-        let rows = select.query_map([i64::try_from(batch).unwrap_or(i64::MAX)], |row| {
-            Ok(Claimed { seq: row.get(0)?, token, id: row.get(1)?, body: row.get(4)? })
+        let mut last = None;
+        let rows = select.query_map(params![LANE, i64::try_from(batch).unwrap_or(i64::MAX), SEQ_MASK], |row| {
+            last = Some(row.get::<_, i64>(0)?);
+            Ok(Claimed { seq: row.get(1)?, token, id: row.get(2)?, body: row.get(5)? })
         })?;
         let claimed = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-        if let Some(last) = claimed.last() {
+        if let Some(last) = last {
             self.conn
                 .prepare_cached(
-                    "UPDATE jobs SET status = 3, deliveries = deliveries + 1, token = ?2, lease_until = ?3, boot = 1, \
-                     claimed_at = ?3, worker = 'bare' WHERE queue = 1 AND status = 2 AND priority = 2 AND seq <= ?1",
+                    "INSERT INTO leases (seq, queue, token, lease_until, boot, claimed_at, worker) \
+                     SELECT key & ?3, 1, ?4, ?5, 1, ?5, 'bare' FROM ready WHERE key BETWEEN ?1 AND ?2",
                 )?
-                .execute(params![last.seq, token, FAR])?;
+                .execute(params![LANE, last, SEQ_MASK, token, FAR])?;
+            self.conn.prepare_cached("DELETE FROM ready WHERE key BETWEEN ?1 AND ?2")?.execute([LANE, last])?;
         }
         Ok(claimed)
     }
@@ -146,6 +153,9 @@ impl BareSqlite {
     }
 }
 
+/// The keys of queue 1, priority 2 in `ready`, less the place in the lane.
+const LANE: i64 = (4 + 2) << 44;
+const SEQ_MASK: i64 = (1 << 44) - 1;
 /// A time that does not come while this runs, in milliseconds since 1970.
 const FAR: i64 = 4_000_000_000_000;
 

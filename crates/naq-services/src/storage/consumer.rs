@@ -39,7 +39,8 @@ pub struct QueueOptions {
     pub name: QueueName,
     /// How long a claim lasts without extension. At least one second.
     pub lease: Duration,
-    /// At most so many jobs of this queue are claimed at once by all workers together; `None` for no limit.
+    /// At most so many jobs of each priority of this queue are claimed at once by all workers together; `None` for no
+    /// limit.
     pub max_ack_pending: Option<u32>,
 }
 

@@ -363,5 +363,13 @@ pub(super) async fn max_ack_pending_holds_over_consumers(scene: Scene) -> Verdic
         }
         ensure!(held.len() <= 3, "{} claims with a limit of three", held.len());
     }
+    // The limit is that of each priority.
+    b.close().await?;
+    let lanes = fill_lanes(&store, 5).await?;
+    a.demand_lanes(&[(0, 0, 5), (0, 1, 10), (0, 2, 15), (0, 3, 20)]);
+    let claims = a.during(QUIET * 2).await;
+    for (lane, priority) in lanes.iter().zip(Priority::ALL) {
+        ensure_eq!(of_lane(&claims, priority), ids(&lane[..3]), "claims of priority {priority}");
+    }
     Ok(())
 }

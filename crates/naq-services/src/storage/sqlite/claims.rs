@@ -45,15 +45,8 @@ pub(super) fn claim(tx: &mut Tx<'_>, ask: &Ask) -> rusqlite::Result<Claimed> {
     if ask.reclaim {
         reclaim(tx)?;
     }
-    // By index into `ask.queues`: the number of the queue, and how many of its jobs may be claimed.
-    let mut open = Vec::with_capacity(ask.queues.len());
-    for queue in &*ask.queues {
-        let Some(number) = tx.known_queue(&queue.name)? else {
-            open.push(None);
-            continue;
-        };
-        open.push(Some((number, room_in(tx, number, queue.max_ack_pending)?)));
-    }
+    // By index into `ask.queues`: the number of the queue, if it ever held a job.
+    let numbers = ask.queues.iter().map(|queue| tx.known_queue(&queue.name)).collect::<rusqlite::Result<Vec<_>>>()?;
     let (mut claims, mut empty) = (Vec::new(), Vec::new());
     let mut token = None;
     for (lane, want) in &ask.lanes {
@@ -62,12 +55,12 @@ pub(super) fn claim(tx: &mut Tx<'_>, ask: &Ask) -> rusqlite::Result<Claimed> {
         if want == 0 {
             continue;
         }
-        if let (Some(queue), Some(Some((number, room)))) = (ask.queues.get(lane.queue), open.get_mut(lane.queue))
-            && *room > 0
-        {
-            let token = *token.get_or_insert_with(|| tx.next_revision());
-            claim_lane(tx, ask, (*lane, want.min(*room)), (queue, *number), token, &mut claims)?;
-            *room -= claims.len() - before;
+        if let (Some(queue), Some(Some(number))) = (ask.queues.get(lane.queue), numbers.get(lane.queue)) {
+            let room = want.min(room_in(tx, *number, lane.priority, want, queue.max_ack_pending)?);
+            if room > 0 {
+                let token = *token.get_or_insert_with(|| tx.next_revision());
+                claim_lane(tx, ask, (*lane, room), (queue, *number), token, &mut claims)?;
+            }
         }
         if claims.len() - before < want {
             empty.push(*lane);
@@ -76,12 +69,20 @@ pub(super) fn claim(tx: &mut Tx<'_>, ask: &Ask) -> rusqlite::Result<Claimed> {
     Ok(Claimed { claims, empty })
 }
 
-/// How many more jobs of a queue may be claimed.
-fn room_in(tx: &Tx<'_>, queue: i64, max: Option<u32>) -> rusqlite::Result<usize> {
-    let Some(max) = max else { return Ok(usize::MAX) };
-    let running: i64 =
-        tx.conn.prepare_cached("SELECT count(*) FROM leases WHERE queue = ?1")?.query_row([queue], |row| row.get(0))?;
-    Ok(usize::try_from(i64::from(max) - running).unwrap_or(0))
+/// How many more jobs of a lane may be claimed; exact only if it is less than `want`.
+fn room_in(tx: &Tx<'_>, queue: i64, priority: Priority, want: usize, max: Option<u32>) -> rusqlite::Result<usize> {
+    let Some(max) = max.map(|max| max as usize) else { return Ok(want) };
+    let count = |sql: &str, params: &[&dyn rusqlite::ToSql]| {
+        tx.conn.prepare_cached(sql)?.query_row(params, |row| row.get::<_, i64>(0)).map(|n| usize::try_from(n).unwrap_or(0))
+    };
+    // All priorities together are counted faster, and are seldom too many.
+    let held = count("SELECT count(*) FROM leases", &[])?;
+    if held + want <= max {
+        return Ok(want);
+    }
+    let of_lane = "SELECT count(*) FROM leases l JOIN jobs j ON j.seq = l.seq WHERE l.queue = ?1 AND j.priority = ?2";
+    let held = count(of_lane, &[&queue, &i64::from(priority.get())])?;
+    Ok(max.saturating_sub(held))
 }
 
 /// Makes ready what is held by leases that have run out, of any queue: there are no more leases than running jobs.
