@@ -145,17 +145,17 @@ impl JobId {
     /// A UUIDv7 from its parts: milliseconds since 1970 in front, so that ids sort by time, then 74 random bits.
     #[must_use]
     pub fn generate(now: Timestamp, random: [u8; 10]) -> Self {
-        use fmt::Write as _;
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut bytes = [0u8; 16];
         bytes[..6].copy_from_slice(&now.unix_millis().max(0).to_be_bytes()[2..]);
         bytes[6..].copy_from_slice(&random);
         bytes[6] = (bytes[6] & 0x0f) | 0x70;
         bytes[8] = (bytes[8] & 0x3f) | 0x80;
-        let mut text = String::with_capacity(32);
-        for byte in bytes {
-            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
+        let mut text = [0u8; 32];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
         }
-        Self(Arc::from(text))
+        Self(Arc::from(std::str::from_utf8(&text).expect("hex digits are text")))
     }
 
     /// Whether the id has the form of [`JobId::generate`]. Such ids are taken to be unique by themselves; all others

@@ -214,6 +214,12 @@ impl<R> NewJob<R> {
         matches!(self.due, Due::After(_))
     }
 
+    /// Whether it waits for a time, given as a delay or as such.
+    #[must_use]
+    pub fn has_time(&self) -> bool {
+        !matches!(self.due, Due::Now)
+    }
+
     /// The same job without the type of its result, for batches of different jobs.
     pub fn erased(self) -> NewJob<RawJson> {
         self.returning()

@@ -41,7 +41,7 @@ const BATCH: usize = 512;
 const CALLS: usize = 4;
 const CALL_AT: usize = 64;
 /// Finished jobs of the settling task itself, under way or waiting to be tried again.
-const TASK_MAX: usize = 1024;
+const TASK_MAX: usize = 2048;
 /// Bytes of results that may wait, counted in KiB; smaller ones are bounded by their number.
 const RESULT_KIB: usize = 32 * 1024;
 const COUNTED_FROM: usize = 4 * 1024;

@@ -7,7 +7,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use naq_models::{Address, Job, JobId, JobStatus, Priority, QueueName, Timestamp, wire};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Entries per call of the store: bounds one transaction, and what is lost to a caller who drops the future.
-const BATCH: usize = 4_096;
+const BATCH: usize = 2_048;
 /// Duplicates that are looked up at once.
 const LOOKUPS: usize = 32;
 /// How often an id is tried that is taken by something that cannot be seen.
@@ -45,16 +45,19 @@ impl JobService {
     /// If it is not a valid job, too large, or the store fails. After a storage error the job may or may not be stored;
     /// enqueueing it again under an id of one's own is safe.
     pub async fn enqueue<R>(&self, job: NewJob<R>) -> Result<JobHandle<R>> {
-        let job = self.build(vec![job]).await.pop().expect("one outcome per job")?;
+        let host_now = host_time();
+        let clock = if job.has_time() { self.store_time().await } else { Ok(host_now) };
+        let job = self.build(job, host_now, &clock)?;
         let result_ttl = job.result_ttl;
-        let receipt = self.enqueue_raw(job).await?;
+        let receipt = self.store(std::iter::once(Ok(job)), &clock).await.pop().expect("one outcome per job")?;
         Ok(JobHandle::enqueued(self.clone(), receipt, result_ttl))
     }
 
     /// Stores many jobs, in batches. One outcome per job, in order.
     pub async fn enqueue_many<R>(&self, jobs: Vec<NewJob<R>>) -> Vec<Result<Receipt>> {
-        let built = self.build(jobs).await;
-        self.store(built).await
+        let host_now = host_time();
+        let clock = if jobs.iter().any(NewJob::has_time) { self.store_time().await } else { Ok(host_now) };
+        self.store(jobs.into_iter().map(|job| self.build(job, host_now, &clock)), &clock).await
     }
 
     /// Stores a finished envelope: as [`enqueue`](Self::enqueue). It starts its first life, whatever it says of
@@ -63,12 +66,14 @@ impl JobService {
     /// # Errors
     /// As [`enqueue`](Self::enqueue).
     pub async fn enqueue_raw(&self, job: Job) -> Result<Receipt> {
-        self.store(vec![Ok(job)]).await.pop().expect("one outcome per job")
+        self.enqueue_raw_many(vec![job]).await.pop().expect("one outcome per job")
     }
 
     /// Stores finished envelopes, in batches. One outcome per job, in order.
     pub async fn enqueue_raw_many(&self, jobs: Vec<Job>) -> Vec<Result<Receipt>> {
-        self.store(jobs.into_iter().map(Ok).collect()).await
+        let timed = jobs.iter().any(|job| job.run_at.is_some());
+        let clock = if timed { self.store_time().await } else { Ok(host_time()) };
+        self.store(jobs.into_iter().map(Ok), &clock).await
     }
 
     /// Reads an envelope as a producer writes it: one JSON object, of which only `v`, `kind` and `args` must be there.
@@ -109,47 +114,39 @@ impl JobService {
         Ok(job)
     }
 
-    /// Gives each job its id and times. The store's clock is asked only if there is a delay to count from it.
-    async fn build<R>(&self, jobs: Vec<NewJob<R>>) -> Vec<Result<Job>> {
-        let host_now = host_time();
-        let store_now = if jobs.iter().any(NewJob::has_delay) { Some(self.store_time().await) } else { None };
-        let mut built = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let now = match &store_now {
-                Some(now) if job.has_delay() => now.clone(),
-                _ => Ok(host_now),
-            };
-            let id = JobId::generate(host_now, rand::random());
-            built.push(now.and_then(|now| {
-                job.into_job(id, now, &self.settings().defaults).map_err(|source| {
-                    JobServiceError::new(JobServiceErrorKind::InvalidJob, "cannot enqueue the job").with_source(source)
-                })
-            }));
-        }
-        built
+    /// Gives a job its id and times. `clock` is the store's time where the job's own counts from it.
+    fn build<R>(&self, job: NewJob<R>, host_now: Timestamp, clock: &Result<Timestamp>) -> Result<Job> {
+        let now = if job.has_delay() { clock.clone()? } else { host_now };
+        let id = JobId::generate(host_now, rand::random());
+        job.into_job(id, now, &self.settings().defaults).map_err(|source| {
+            JobServiceError::new(JobServiceErrorKind::InvalidJob, "cannot enqueue the job").with_source(source)
+        })
     }
 
-    /// One outcome per job, in order. What is an error already stays one.
-    async fn store(&self, jobs: Vec<Result<Job>>) -> Vec<Result<Receipt>> {
-        let delayed = jobs.iter().any(|job| job.as_ref().is_ok_and(|job| job.run_at.is_some()));
-        let now = if delayed { self.store_time().await } else { Ok(Timestamp::EPOCH) };
-        let mut outcomes = Vec::with_capacity(jobs.len());
-        let mut jobs = jobs.into_iter();
-        loop {
-            let batch: Vec<_> = jobs.by_ref().take(BATCH).map(|job| self.entry(job?, &now)).collect();
-            if batch.is_empty() {
-                return outcomes;
-            }
-            outcomes.extend(self.store_batch(batch).await);
+    /// One outcome per job, in order. What is an error already stays one. While the store takes a batch, the next one is
+    /// encoded.
+    async fn store(
+        &self,
+        mut jobs: impl Iterator<Item = Result<Job>>,
+        clock: &Result<Timestamp>,
+    ) -> Vec<Result<Receipt>> {
+        let mut encode = || jobs.by_ref().take(BATCH).map(|job| self.entry(job?, clock)).collect::<Vec<_>>();
+        let (mut outcomes, mut batch) = (Vec::new(), encode());
+        while !batch.is_empty() {
+            // In this order: the first has sent its batch before the second takes the thread.
+            let (stored, next) = join(self.store_batch(batch), async { encode() }).await;
+            outcomes.extend(stored);
+            batch = next;
         }
+        outcomes
     }
 
-    /// Checks a job and decides where it goes. `now` is asked for only if the job has a time.
-    fn entry(&self, mut job: Job, now: &Result<Timestamp>) -> Result<Entry> {
+    /// Checks a job and decides where it goes. `clock` is the store's time if the job has a time.
+    fn entry(&self, mut job: Job, clock: &Result<Timestamp>) -> Result<Entry> {
         check(&job)?;
         (job.attempt, job.run, job.generation, job.last_error) = (1, 1, 0, None);
         let status = match job.run_at {
-            Some(due) if due > now.clone()? => JobStatus::Scheduled,
+            Some(due) if due > clock.clone()? => JobStatus::Scheduled,
             _ => JobStatus::Pending,
         };
         self.sized_entry(&job, status)

@@ -3,9 +3,10 @@
 //! Invariant: an acknowledgement is the last step of every move. Where a result or a scheduled entry was confirmed, it is
 //! sent without waiting: a lost one makes a redelivery, which finds that entry and does not run (two to three times the
 //! rate of confirmed ones). Without such a record it is confirmed, because it is all that keeps the job from running
-//! again. It names a message and not a claim, so it is never sent by whoever lost the lease and did not win the result.
+//! again; as a consumer takes acknowledgements in their order, the confirmation of the last of a batch is that of all, unless
+//! the connection was lost on the way. It names a message and not a claim, so it is never sent by whoever lost the lease and did not win the result.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use crate::{
     connection::{Outgoing, RequestFailure},
     kv_stores,
     storage::{Bucket, Heartbeat, Lease, LeaseState, Result, crash::crash_point},
-    streams::{StreamService, uptime},
+    streams::{Delivery, StreamService, uptime},
 };
 
 const ACK: Bytes = Bytes::from_static(b"+ACK");
@@ -34,6 +35,29 @@ impl Shared {
 
     /// Acknowledges, and returns when the server has confirmed.
     pub(super) async fn acknowledge_confirmed(&self, leases: &[&Lease]) -> Vec<Result<()>> {
+        let mut consumers: HashMap<_, Vec<usize>> = HashMap::new();
+        for (index, lease) in leases.iter().enumerate() {
+            consumers.entry(Delivery::origin(Token::read(lease).reply)).or_default().push(index);
+        }
+        let reconnects = self.connection.reconnects();
+        let mut last = Vec::with_capacity(consumers.len());
+        for batch in consumers.values() {
+            let Some((at, before)) = batch.split_last() else { continue };
+            for index in before {
+                // One that cannot be sent now is sent again below: the connection is gone.
+                let _sent = self.acknowledge(leases[*index]).await;
+            }
+            last.push(*at);
+        }
+        let confirmed = self.confirm(&last.iter().map(|at| leases[*at]).collect::<Vec<_>>()).await;
+        if confirmed.iter().any(Result::is_err) || reconnects.has_changed().unwrap_or(true) {
+            return self.confirm(leases).await;
+        }
+        leases.iter().map(|_| Ok(())).collect()
+    }
+
+    /// Acknowledges each with an answer of its own.
+    async fn confirm(&self, leases: &[&Lease]) -> Vec<Result<()>> {
         let requests = leases.iter().map(|lease| say(lease, ACK)).collect();
         let answers = self.connection.request_all(requests, self.connection.request_timeout()).await;
         let confirmed = |answer: std::result::Result<_, RequestFailure>| match answer {
