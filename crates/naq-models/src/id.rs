@@ -1,4 +1,4 @@
-//! Identities: [`JobId`], [`QueueName`], [`Priority`].
+//! Identities: [`JobId`], [`QueueName`], [`ScheduleId`], [`Priority`].
 //!
 //! Invariant: a value of these types is safe as a NATS subject token, a file name and a table cell; it was validated
 //! when it was constructed and is never checked again.
@@ -141,6 +141,22 @@ name_type! {
     QueueName, "queue name", 64
 }
 
+name_type! {
+    /// The caller-chosen name of a schedule: `[A-Za-z0-9_-]{1,100}`, short enough that every [`ScheduleId::run_id`] is
+    /// a valid [`JobId`].
+    ScheduleId, "schedule id", 100
+}
+
+impl ScheduleId {
+    /// The id of the run that is due at `due`: `<schedule>_<unix ms>`. The same due time gives the same id, so that a
+    /// run that is published twice is stored once.
+    #[must_use]
+    pub fn run_id(&self, due: Timestamp) -> JobId {
+        // At most 100 + 1 + 15 characters: a Timestamp has at most 15 digits with its sign.
+        JobId(Arc::from(format!("{}_{}", self.0, due.unix_millis())))
+    }
+}
+
 impl JobId {
     /// A UUIDv7 from its parts: milliseconds since 1970 in front, so that ids sort by time, then 74 random bits.
     #[must_use]
@@ -265,6 +281,17 @@ mod tests {
         for id in ["order-17", "0199", &"a".repeat(32), "01990000000070008000000000000000x"] {
             assert!(!JobId::new(id).unwrap().is_generated(), "{id}");
         }
+    }
+
+    #[test]
+    fn every_run_id_is_a_job_id() {
+        let longest = ScheduleId::new("x".repeat(100)).unwrap();
+        for millis in [-62_167_219_200_000, 0, 1_795_304_000_123, 253_402_300_799_999] {
+            let run = longest.run_id(Timestamp::from_unix_millis(millis).unwrap());
+            assert_eq!(JobId::new(run.as_str()), Ok(run.clone()));
+            assert!(run.as_str().ends_with(&format!("x_{millis}")));
+        }
+        assert!(ScheduleId::new("x".repeat(101)).is_err());
     }
 
     proptest! {

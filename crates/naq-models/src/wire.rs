@@ -136,27 +136,7 @@ impl Serialize for Job {
         map.serialize_entry("enqueued_at", &self.enqueued_at)?;
         map.serialize_entry("run_at", &self.run_at)?;
         map.serialize_entry("attempt", &self.attempt)?;
-        let (retry, usual) = (&self.retry, RetryPolicy::default());
-        map.serialize_entry("max_retries", &retry.max_retries)?;
-        if retry.strategy != usual.strategy {
-            map.serialize_entry("retry_strategy", &retry.strategy)?;
-        }
-        if retry.delay != usual.delay {
-            map.serialize_entry("retry_delay", &delay_form(&retry.delay))?;
-        }
-        if retry.max_delay != usual.max_delay {
-            map.serialize_entry("retry_max_delay", &Seconds(retry.max_delay))?;
-        }
-        if retry.jitter != usual.jitter && retry.jitter.is_finite() {
-            map.serialize_entry("retry_jitter", &retry.jitter)?;
-        }
-        for (name, list) in [("retry_on", &retry.retry_on), ("ignore_on", &retry.ignore_on)] {
-            if !list.is_empty() {
-                map.serialize_entry(name, list)?;
-            }
-        }
-        map.serialize_entry("timeout", &Seconds(self.timeout))?;
-        map.serialize_entry("result_ttl", &Seconds(self.result_ttl))?;
+        policy_entries(self, &mut map)?;
         if !self.depends_on.is_empty() {
             map.serialize_entry("depends_on", &self.depends_on)?;
             map.serialize_entry("on_dependency_failure", &self.on_dependency_failure)?;
@@ -180,6 +160,67 @@ impl Serialize for Job {
         }
         map.end()
     }
+}
+
+/// How it is retried, how long it may run and how long its result is kept.
+fn policy_entries<M: SerializeMap>(job: &Job, map: &mut M) -> Result<(), M::Error> {
+    let (retry, usual) = (&job.retry, RetryPolicy::default());
+    map.serialize_entry("max_retries", &retry.max_retries)?;
+    if retry.strategy != usual.strategy {
+        map.serialize_entry("retry_strategy", &retry.strategy)?;
+    }
+    if retry.delay != usual.delay {
+        map.serialize_entry("retry_delay", &delay_form(&retry.delay))?;
+    }
+    if retry.max_delay != usual.max_delay {
+        map.serialize_entry("retry_max_delay", &Seconds(retry.max_delay))?;
+    }
+    if retry.jitter != usual.jitter && retry.jitter.is_finite() {
+        map.serialize_entry("retry_jitter", &retry.jitter)?;
+    }
+    for (name, list) in [("retry_on", &retry.retry_on), ("ignore_on", &retry.ignore_on)] {
+        if !list.is_empty() {
+            map.serialize_entry(name, list)?;
+        }
+    }
+    map.serialize_entry("timeout", &Seconds(job.timeout))?;
+    map.serialize_entry("result_ttl", &Seconds(job.result_ttl))?;
+    Ok(())
+}
+
+/// Writes what all runs of a schedule share: the envelope without `v`, identity, times and counts.
+pub(crate) fn serialize_shared<S: Serializer>(job: &Job, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(None)?;
+    map.serialize_entry("kind", &job.kind)?;
+    map.serialize_entry("queue", &job.queue)?;
+    map.serialize_entry("args", &job.args)?;
+    map.serialize_entry("priority", &job.priority)?;
+    policy_entries(job, &mut map)?;
+    if let Some(unique) = &job.unique {
+        map.serialize_entry("unique", unique)?;
+    }
+    if !job.meta.is_empty() {
+        map.serialize_entry("meta", &job.meta)?;
+    }
+    for (name, value) in &job.extra {
+        map.serialize_entry(name, value)?;
+    }
+    map.end()
+}
+
+/// Reads what [`serialize_shared`] wrote; everything but `kind` and `args` may be missing.
+pub(crate) fn deserialize_shared<'de, D: Deserializer<'de>>(id: JobId, deserializer: D) -> Result<Job, D::Error> {
+    let text = RawJson::deserialize(deserializer)?;
+    let own: SelfAddress = text.to().map_err(D::Error::custom)?;
+    let mut draft: Draft = text.to().map_err(D::Error::custom)?;
+    draft.version.get_or_insert(VERSION);
+    let address = Address {
+        id,
+        queue: own.queue.unwrap_or_default(),
+        priority: own.priority.unwrap_or_default(),
+        stored_at: Timestamp::EPOCH,
+    };
+    draft.into_job(&address).map_err(D::Error::custom)
 }
 
 fn delay_form(delays: &[Duration]) -> DelayForm {
@@ -316,17 +357,19 @@ impl<'de> Visitor<'de> for DraftVisitor {
     }
 }
 
+/// What an envelope says of its own address.
+#[derive(Deserialize)]
+struct SelfAddress {
+    id: Option<JobId>,
+    queue: Option<QueueName>,
+    priority: Option<Priority>,
+}
+
 /// The envelope a producer hands in as one line of a bulk file: its own `id`, `queue` and `priority` count.
 ///
 /// # Errors
 /// If the text is no envelope, or names an invalid id, queue or priority.
 pub fn decode_submission(text: &[u8], fallback: Address) -> Result<Job, DecodeError> {
-    #[derive(Deserialize)]
-    struct SelfAddress {
-        id: Option<JobId>,
-        queue: Option<QueueName>,
-        priority: Option<Priority>,
-    }
     let own: SelfAddress = serde_json::from_slice(text).map_err(DecodeError::Json)?;
     let address = Address {
         id: own.id.unwrap_or(fallback.id),
