@@ -12,11 +12,11 @@ use crate::clock::BootTime;
 /// Jobs are claimed ahead for so long.
 pub(crate) const AHEAD: Duration = Duration::from_millis(25);
 /// At most so many jobs are claimed ahead.
-const AHEAD_MAX: usize = 1024;
+const AHEAD_MAX: usize = 2048;
 /// At most so many bytes of bodies are claimed ahead, by the mean size of late.
 const AHEAD_BYTES: f64 = 8.0 * 1024.0 * 1024.0;
 /// Claimed ahead and finished but not settled: at most so many together.
-pub(crate) const UNSETTLED_MAX: usize = 4096;
+pub(crate) const UNSETTLED_MAX: usize = 6000;
 /// Weight of the newest job in the means.
 const NEWEST: f64 = 0.125;
 /// The same for the time between two ends, which come in bursts.

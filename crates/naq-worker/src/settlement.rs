@@ -34,14 +34,14 @@ use crate::{
 };
 
 /// Finished jobs that wait for the settling task.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 2048;
 /// Settlements per call of the store.
-const BATCH: usize = 512;
+const BATCH: usize = 1000;
 /// Calls under way at once; a further one is begun only when so much waits.
 const CALLS: usize = 4;
-const CALL_AT: usize = 64;
+const CALL_AT: usize = 500;
 /// Finished jobs of the settling task itself, under way or waiting to be tried again.
-const TASK_MAX: usize = 2048;
+const TASK_MAX: usize = 3000;
 /// Bytes of results that may wait, counted in KiB; smaller ones are bounded by their number.
 const RESULT_KIB: usize = 32 * 1024;
 const COUNTED_FROM: usize = 4 * 1024;
