@@ -73,7 +73,10 @@ pub(super) fn claim(tx: &mut Tx<'_>, ask: &Ask) -> rusqlite::Result<Claimed> {
 fn room_in(tx: &Tx<'_>, queue: i64, priority: Priority, want: usize, max: Option<u32>) -> rusqlite::Result<usize> {
     let Some(max) = max.map(|max| max as usize) else { return Ok(want) };
     let count = |sql: &str, params: &[&dyn rusqlite::ToSql]| {
-        tx.conn.prepare_cached(sql)?.query_row(params, |row| row.get::<_, i64>(0)).map(|n| usize::try_from(n).unwrap_or(0))
+        tx.conn
+            .prepare_cached(sql)?
+            .query_row(params, |row| row.get::<_, i64>(0))
+            .map(|n| usize::try_from(n).unwrap_or(0))
     };
     // All priorities together are counted faster, and are seldom too many.
     let held = count("SELECT count(*) FROM leases", &[])?;
