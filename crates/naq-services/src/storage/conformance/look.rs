@@ -72,10 +72,15 @@ pub(super) async fn a_job_is_seen_in_every_state(scene: Scene) -> Verdict {
         })
         .await?;
         fail(&store, &claim, &moved).await?;
-        let sightings = other.get_job(&job.id).await?;
-        let dead = sightings.iter().any(|s| matches!(s, Sighting::Dead(_)));
-        let ended = sightings.iter().any(|s| matches!(s, Sighting::Ended(_)));
-        ensure!(dead && ended && sightings.len() == 2, "failed: {sightings:?}");
+        eventually(PATIENCE, "a failed job has left its queue", async || {
+            let sightings = other.get_job(&job.id).await?;
+            let dead = sightings.iter().any(|s| matches!(s, Sighting::Dead(_)));
+            let ended = sightings.iter().any(|s| matches!(s, Sighting::Ended(_)));
+            ensure!(dead && ended, "failed: {sightings:?}");
+            // A store may need a moment to take the acknowledgement in.
+            Ok(sightings.len() == 2)
+        })
+        .await?;
         puller.close().await?;
     }
     Ok(())
