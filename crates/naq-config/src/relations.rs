@@ -213,7 +213,6 @@ fn scheduler_and_events(config: &NaqConfig, check: &mut Check) {
         "the leader would lose its lock between two renewals",
     );
     check.positive("scheduler.scan_interval", scheduler.scan_interval);
-    check.at_least_one("scheduler.max_failures", scheduler.max_failures);
     let events = &config.events;
     check.at_least_one("events.batch_size", events.batch_size);
     if events.batch_size > events.max_buffer_size {

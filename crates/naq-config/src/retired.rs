@@ -22,8 +22,11 @@ const PICKLE: &str = "has no effect: pickle is readable by Python only; jobs are
 const TWO_PINGS: &str =
     "has no effect: a connection counts as dead after two unanswered probes; set nats.ping_interval";
 
+const STAYS_DUE: &str = "has no effect: a run that cannot be stored stays due and is tried again, however often";
+
 /// Retired settings; `*` stands for any name.
-const RETIRED: [(&str, &str); 7] = [
+const RETIRED: [(&str, &str); 8] = [
+    ("scheduler.max_failures", STAYS_DUE),
     ("nats.max_outstanding_pings", TWO_PINGS),
     ("events.storage_url", EVENTS_BESIDE_JOBS),
     ("events.storage_type", EVENTS_BESIDE_JOBS),

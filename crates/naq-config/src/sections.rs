@@ -203,8 +203,6 @@ pub struct SchedulerConfig {
     /// How often the holder renews the lock; under `lock_ttl`.
     #[serde(with = "serde_forms::duration")]
     pub lock_renew_interval: Duration,
-    /// Failures in a row after which a schedule is marked as failed.
-    pub max_failures: u32,
     /// The longest time between two looks for what is due; changes are noticed at once.
     #[serde(with = "serde_forms::duration")]
     pub scan_interval: Duration,
@@ -216,7 +214,6 @@ impl Default for SchedulerConfig {
             enabled: true,
             lock_ttl: Duration::from_secs(10),
             lock_renew_interval: Duration::from_secs(3),
-            max_failures: 5,
             scan_interval: Duration::from_secs(1),
         }
     }

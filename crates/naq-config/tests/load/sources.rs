@@ -169,7 +169,6 @@ fn every_old_variable_still_works() {
     old("NAQ_SCHEDULER_ENABLED", "false", "/scheduler/enabled", json!(false));
     old("NAQ_SCHEDULER_LOCK_TTL", "30", "/scheduler/lock_ttl", json!("30s"));
     old("NAQ_SCHEDULER_LOCK_RENEW_INTERVAL", "5", "/scheduler/lock_renew_interval", json!("5s"));
-    old("NAQ_MAX_SCHEDULE_FAILURES", "9", "/scheduler/max_failures", json!(9));
     old("NAQ_SCHEDULER_SCAN_INTERVAL", "0.5", "/scheduler/scan_interval", json!("500ms"));
     old("NAQ_EVENTS_ENABLED", "0", "/events/enabled", json!(false));
     old("NAQ_EVENT_LOGGER_BATCH_SIZE", "7", "/events/batch_size", json!(7));
@@ -255,7 +254,8 @@ handlers: {x: {exec: [sh, -c, "echo $${HOME} ${WHO:me}"]}}
 fn an_old_file_loads_and_says_what_has_no_effect() {
     let loaded = yaml(
         r#"
-nats: {auth: {username: u, password: p}, tls: {enabled: false}}
+nats: {auth: {username: u, password: p}, tls: {enabled: false}, max_outstanding_pings: 3}
+scheduler: {max_failures: 9}
 queues: {configs: {mail: {ack_wait: 60, max_deliver: 3, max_ack_pending: 5}}}
 events: {storage_url: null, subject_prefix: naq.jobs.events, filters: {min_job_duration: 250}, stream: {max_age: 168h}}
 results: {ttl: 604800, kv_bucket: naq_results}
@@ -274,6 +274,8 @@ environments:
         keys,
         [
             "environments.production.name",
+            "scheduler.max_failures",
+            "nats.max_outstanding_pings",
             "events.storage_url",
             "events.subject_prefix",
             "results.kv_bucket",

@@ -190,7 +190,7 @@ fn slow_jobs_are_claimed_one_for_one_and_fast_ones_ahead() {
     fast.store_has_no_more();
     fast.deliver(lane(0, 2), &["a", "b"]);
     fast.picks(Duration::from_micros(10));
-    assert_eq!(fast.demand().unwrap().1, 1024 + 2);
+    assert_eq!(fast.demand().unwrap().1, 2048 + 2);
 }
 
 #[test]

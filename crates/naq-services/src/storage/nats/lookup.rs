@@ -14,12 +14,15 @@ use super::{
     scheduled::Waiting,
 };
 use crate::{
+    jobs::PAUSE_PREFIX,
     kv_stores::{self, is_live},
-    storage::{QueueStats, Result, Sighting, StorageError, StorageErrorKind},
+    storage::{Bucket, QueueStats, Result, Sighting, StorageError, StorageErrorKind},
     streams::StoredMessage,
 };
 
 const ROUNDS: usize = 2;
+/// Messages of a paused queue that are looked at one by one; of more, those handed back count as running.
+const HANDED_BACK_MAX: usize = 200;
 
 impl Shared {
     pub(super) async fn get_job(&self, id: &JobId) -> Result<Vec<Sighting>> {
@@ -102,12 +105,13 @@ impl Shared {
             let numbers = self.lane_numbers(&name).await?;
             stats.insert(name, numbers);
         }
+        self.count_handed_back(&mut stats).await?;
         self.count_scheduled(queue, &mut stats).await?;
         self.count_dead(queue, &mut stats).await?;
         Ok(stats.into_values().collect())
     }
 
-    /// What the lanes of a queue say; a message handed back and not claimed again counts as running until it is.
+    /// What the lanes of a queue say. To the server a message that was handed back is claimed until it is claimed again.
     async fn lane_numbers(&self, queue: &QueueName) -> Result<QueueStats> {
         let failed = |failure| self.streams.error("queue stats", failure);
         let mut stats = QueueStats::empty(queue.clone());
@@ -125,6 +129,43 @@ impl Shared {
             }
         }
         Ok(stats)
+    }
+
+    /// Counts as pending what workers handed back when its queue was paused: there it may lie for long.
+    async fn count_handed_back(&self, stats: &mut BTreeMap<QueueName, QueueStats>) -> Result<()> {
+        let failed = |failure| self.streams.error("queue stats", failure);
+        let bucket = self.names.bucket(Bucket::Control);
+        let claimed = |numbers: &QueueStats| (1..=HANDED_BACK_MAX as u64).contains(&numbers.running);
+        for numbers in stats.values_mut().filter(|numbers| claimed(numbers)) {
+            let paused = format!("{PAUSE_PREFIX}{}", numbers.queue);
+            if self.kv.get(&bucket, &paused).await?.is_none() {
+                continue;
+            }
+            let stream = self.names.queue_stream(&numbers.queue);
+            let mut held = Vec::new();
+            for priority in Priority::ALL {
+                let lane =
+                    self.streams.consumer_info(&stream, &Names::lane_consumer(priority)).await.map_err(failed)?;
+                let Some(lane) = lane else { continue };
+                let filter = self.names.lane_filter(&numbers.queue, priority);
+                let mut from = 1;
+                while let Some(message) = self.streams.next_message(&stream, &filter, from).await.map_err(failed)?
+                    && message.sequence <= lane.delivered.stream_seq
+                    && held.len() < HANDED_BACK_MAX
+                {
+                    from = message.sequence + 1;
+                    held.extend(self.names.read_job(&message.subject).map(|(.., id)| (priority, id, message.time)));
+                }
+            }
+            let ids: Vec<&JobId> = held.iter().map(|(_, id, _)| id).collect();
+            let run = self.who_runs(std::slice::from_ref(&numbers.queue), &ids).await;
+            for (priority, _, stored_at) in held.iter().filter(|(_, id, _)| !run.contains_key(id)) {
+                numbers.pending[usize::from(priority.get())] += 1;
+                numbers.running = numbers.running.saturating_sub(1);
+                numbers.oldest_pending = [numbers.oldest_pending, Some(*stored_at)].into_iter().flatten().min();
+            }
+        }
+        Ok(())
     }
 
     async fn count_scheduled(

@@ -57,14 +57,20 @@ fn judge(found: Found, location: &str) -> Result<(), StorageError> {
 
 /// Refuses what is not for this program. The outer error is SQLite's, the inner one a refusal.
 pub(super) fn check(conn: &Connection, location: &str) -> rusqlite::Result<Result<(), StorageError>> {
-    Ok(judge(look(conn)?, location))
+    Ok(judge(look_at_once(conn)?, location))
+}
+
+/// In one transaction: a file that another process is just making has neither its tables nor its number, or both.
+fn look_at_once(conn: &Connection) -> rusqlite::Result<Found> {
+    let tx = conn.unchecked_transaction()?;
+    look(&tx)
 }
 
 /// Refuses what is not for this program, then brings the tables up to date.
 ///
 /// The outer error is SQLite's, the inner one a refusal.
 pub(super) fn prepare(conn: &mut Connection, location: &str) -> rusqlite::Result<Result<(), StorageError>> {
-    let found = look(conn)?;
+    let found = look_at_once(conn)?;
     if let Err(refusal) = judge(found, location) {
         return Ok(Err(refusal));
     }

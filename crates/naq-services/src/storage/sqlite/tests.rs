@@ -93,6 +93,22 @@ async fn refusal(path: &Path) -> (StorageErrorKind, String) {
     (error.kind(), error.to_string())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_new_file_is_made_by_whoever_comes_first() {
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("jobs.db");
+        let mut opening = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let options = SqliteOptions::file(&path);
+            opening.spawn(async move { open(options).await.map(drop) });
+        }
+        while let Some(opened) = opening.join_next().await {
+            opened.unwrap().expect("nobody takes a half-made file for another program's");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_job_runs_once_across_two_handles_of_a_file() {
     let dir = tempfile::tempdir().unwrap();
