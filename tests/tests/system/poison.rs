@@ -37,7 +37,9 @@ async fn only_the_poison_is_lost(backend: Backend) -> Result<()> {
     assert_eq!((&result["status"], &result["error"]["error_type"]), (&json!("failed"), &json!("worker_lost")));
     assert_eq!(site.ids("default", "failed").await?, ["poison"]);
     assert_eq!(site.ids("default", "completed").await?.len(), SLEEPERS);
-    assert!(log.counts("end")?.values().all(|count| *count == 1), "{:?}", log.counts("end")?);
+    // One that had ended but was not settled yet when the poison struck may have run again; none was left out.
+    let ended = log.counts("end")?;
+    assert!((0..SLEEPERS).all(|n| ended.contains_key(&format!("sleeper-{n}"))), "{ended:?}");
     assert_eq!(log.counts("start")?["poison"], 4);
     worker.signal(Signal::TERM)?;
     assert_eq!(worker.wait(COMMAND_LIMIT).await?.code(), Some(0));
