@@ -23,6 +23,7 @@ impl Intake {
             return None;
         }
         self.thirsty_since = None;
+        self.told = demand.lanes.iter().map(|(lane, _)| index(*lane)).collect();
         let mut counts = vec![0; self.lanes.len()];
         for (lane, count) in &demand.lanes {
             counts[index(*lane)] = *count;

@@ -29,6 +29,8 @@ pub(crate) struct Intake {
     pub(crate) pace: Pace,
     /// Slots that have a job.
     pub(crate) busy: usize,
+    /// The lanes of the demand that the store was told, in its order.
+    pub(crate) told: Vec<usize>,
     /// How many jobs were wanted, buffered ones included, when this was last computed.
     pub(crate) target: usize,
     /// The owner of the demand has been told that the buffers are low.
@@ -89,6 +91,7 @@ impl Intake {
             concurrency,
             pace: Pace::new(now),
             busy: 0,
+            told: Vec::new(),
             target: 0,
             told_low: false,
             waiting: 0,
@@ -137,8 +140,12 @@ impl Intake {
             delivered[lane] += 1;
         }
         for (index, count) in delivered.into_iter().enumerate().filter(|(_, count)| *count > 0) {
+            // A lane's demand is shared with those before it.
+            let from = self.told.iter().position(|lane| *lane == index).unwrap_or(self.told.len());
+            for lane in &self.told[from..] {
+                self.lanes[*lane].asked = self.lanes[*lane].asked.saturating_sub(count);
+            }
             let lane = &mut self.lanes[index];
-            lane.asked = lane.asked.saturating_sub(count);
             lane.empty = false;
             lane.moved = now;
             self.queues[index / LANES].dry = false;

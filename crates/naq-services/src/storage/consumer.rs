@@ -117,8 +117,8 @@ pub enum ConsumerEvent {
     /// Jobs, at least one; within a lane in the order of the queue.
     Claimed(Vec<Claim>),
     /// These lanes of the demand have nothing more that can be claimed; what they had has been handed out before. Each lane
-    /// is reported after it was raised from a demand of nothing, and after each delivery that left it empty: a worker may
-    /// now start less urgent jobs.
+    /// is reported after it was raised from a demand of nothing, and after each delivery that left it empty (it may be
+    /// reported again): a worker may now start less urgent jobs.
     Empty(Vec<Lane>),
     /// The store failed; the consumer goes on trying with backoff. For logs and health, at most one a second.
     Trouble(StorageError),

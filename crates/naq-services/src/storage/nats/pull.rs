@@ -457,8 +457,8 @@ impl Consumer for Puller {
                 lane.want = count;
             }
         }
-        for (lane, _) in self.lanes.iter_mut().zip(unasked).filter(|(lane, unasked)| *unasked && lane.want > 0) {
-            lane.empty = lane.pulls.iter().any(|pull| !pull.probe);
+        for (lane, unasked) in self.lanes.iter_mut().zip(unasked) {
+            lane.empty = if unasked { lane.pulls.iter().any(|pull| !pull.probe) } else { lane.empty };
             lane.reported = false;
         }
         self.report_empty();
