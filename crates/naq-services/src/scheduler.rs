@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 use naq_models::{
-    JobId, Schedule, ScheduleDefinition, ScheduleId, ScheduleRecord, ScheduleStatus, Timestamp,
+    JobId, Schedule, ScheduleDefinition, ScheduleError, ScheduleId, ScheduleRecord, ScheduleStatus, Timestamp,
     schedule::{Refused, Upsert},
 };
 use serde::Serialize;
@@ -155,7 +155,17 @@ impl SchedulerService {
         let job = job
             .into_job(any, Timestamp::EPOCH, &self.jobs.settings().defaults)
             .map_err(|source| invalid("cannot use the job of the schedule").with_source(source))?;
-        schedule.build(job).map_err(|source| invalid("cannot use the schedule").with_source(source))
+        schedule.build(job).map_err(|source| {
+            let error = invalid("cannot use the schedule");
+            let error = match source {
+                ScheduleError::Cron(_) => error.with_hint(
+                    "the fields are minute, hour, day of month, month, day of week (and second in front, if there are \
+                     six): \"30 3 * * MON-FRI\", or @daily",
+                ),
+                _ => error,
+            };
+            error.with_source(source)
+        })
     }
 
     /// Defines a schedule, whether it exists or not; the same definition again changes nothing, so that every deploy

@@ -106,6 +106,7 @@ async fn a_schedule_is_defined_shown_changed_and_ended(backend: Backend) -> Resu
         let refused = site.run(&[&["scheduler", "upsert", "x", "--kind", "k"], timing, &flags].concat()).await?;
         assert_eq!(refused.code(), Some(2), "{refused:#?}");
         assert!(refused.stderr.contains(said), "{said}: {refused:#?}");
+        assert_eq!(refused.stderr.contains("hint: the fields are"), flags[0] == "--cron", "{refused:#?}");
     }
     Ok(())
 }
