@@ -10,8 +10,10 @@ use naq_models::{JobId, JobStatus, Priority, QueueName, Timestamp, duration};
 use naq_worker::QueueSpec;
 
 mod job;
+mod scheduler;
 
 pub use job::{BulkSource, EnqueueArgs, JobCommand, When};
+pub use scheduler::{SchedulerCommand, TimingArgs, UpsertArgs};
 
 /// A background job queue on one SQLite file or a NATS JetStream cluster.
 #[derive(Debug, Parser)]
@@ -69,7 +71,7 @@ pub enum Command {
     /// Look at failed jobs and run them again
     #[command(subcommand)]
     Dead(DeadCommand),
-    /// Run the scheduler alone
+    /// Recurring jobs: define them, look at them, change them; run the scheduler alone
     #[command(subcommand)]
     Scheduler(SchedulerCommand),
     /// About this program and its store
@@ -181,13 +183,6 @@ pub enum DeadCommand {
         #[arg(long, short)]
         yes: bool,
     },
-}
-
-/// `naq scheduler …`
-#[derive(Debug, Subcommand)]
-pub enum SchedulerCommand {
-    /// Fire delayed jobs and retries until stopped, without running jobs
-    Start,
 }
 
 /// `naq system …`

@@ -9,6 +9,7 @@ pub(crate) mod dead;
 pub(crate) mod demo;
 pub(crate) mod job;
 pub(crate) mod queue;
+pub(crate) mod scheduler;
 pub(crate) mod system;
 pub(crate) mod worker;
 

@@ -1,16 +1,23 @@
-//! From the configuration to what a worker is built of.
+//! From the configuration to what a worker is built of, and the recurring jobs that it declares.
 //!
-//! Invariant: the one place where a worker's settings are read; each key of `workers`, `scheduler`, `queues` and `jobs`
-//! that a worker obeys stands here once.
+//! Invariant: the one place where a worker's settings are read; each key of `workers`, `scheduler`, `queues`, `jobs` and
+//! `schedules` that a worker obeys stands here once.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use naq_config::{HandlerConfig, NaqConfig};
-use naq_models::{QueueName, WireFormat};
-use naq_services::RequestReply;
+use naq_config::{HandlerConfig, MissedRuns, NaqConfig, ScheduleConfig};
+use naq_models::{Missed, Overlap, QueueName, Schedule, ScheduleDefinition, ScheduleId, WireFormat};
+use naq_services::{
+    JobService, NewJob, RequestReply, SchedulerService,
+    scheduler::{DeclaredOutcome, UpsertOutcome},
+};
 use naq_worker::{ErasedHandler, QueueSpec, SchedulerOptions, WorkerOptions, external};
 
-use crate::{error::CliError, session::Session};
+use crate::{
+    error::{CliError, with_sources},
+    output::note,
+    session::Session,
+};
 
 /// How a worker behaves.
 pub(crate) fn worker_options(config: &NaqConfig, format: WireFormat) -> WorkerOptions {
@@ -71,6 +78,92 @@ pub(crate) fn queue_specs(config: &NaqConfig, mut specs: Vec<QueueSpec>) -> Vec<
 /// The names, for messages.
 pub(crate) fn names(specs: &[QueueSpec]) -> String {
     specs.iter().map(|spec| &spec.name).map(QueueName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The schedules that `schedules` declares.
+///
+/// # Errors
+/// All that are wrong, at once.
+pub(crate) fn schedules(
+    config: &NaqConfig,
+    service: &SchedulerService,
+) -> Result<BTreeMap<ScheduleId, ScheduleDefinition>, CliError> {
+    let (mut declared, mut wrong) = (BTreeMap::new(), Vec::new());
+    for (id, schedule) in &config.schedules {
+        match definition(schedule, service) {
+            Ok(definition) => match ScheduleId::new(id) {
+                Ok(id) => drop(declared.insert(id, definition)),
+                Err(error) => wrong.push(format!("schedules.{id}: {error}")),
+            },
+            Err(error) => wrong.push(format!("schedules.{id}: {}", with_sources(&error))),
+        }
+    }
+    if wrong.is_empty() { Ok(declared) } else { Err(CliError::usage(wrong.join("\n"))) }
+}
+
+fn definition(
+    config: &ScheduleConfig,
+    service: &SchedulerService,
+) -> naq_services::scheduler::Result<ScheduleDefinition> {
+    // That there is exactly one of them is checked when the configuration is read.
+    let mut schedule = match (&config.cron, config.every, config.after) {
+        (Some(expression), ..) => Schedule::cron(expression),
+        (None, Some(period), _) => Schedule::every(period),
+        (None, None, delay) => Schedule::after_completion(delay.unwrap_or_default()),
+    };
+    if let Some(zone) = &config.tz {
+        schedule = schedule.tz(zone);
+    }
+    if let Some(runs) = config.repeat {
+        schedule = schedule.repeat(runs);
+    }
+    if let Some(start) = config.start {
+        schedule = schedule.start(start);
+    }
+    if let Some(end) = config.end {
+        schedule = schedule.end(end);
+    }
+    schedule = schedule.missed(match config.missed {
+        MissedRuns::Skip => Missed::Skip,
+        MissedRuns::Once => Missed::Once,
+        MissedRuns::All => Missed::All,
+    });
+    schedule = schedule.overlap(match config.overlap {
+        naq_config::Overlap::Allow => Overlap::Allow,
+        naq_config::Overlap::Skip => Overlap::Skip,
+    });
+    let mut job = NewJob::new(&config.kind, &config.args);
+    if let Some(queue) = &config.queue {
+        job = job.queue(queue);
+    }
+    service.define(job, schedule)
+}
+
+/// Upserts the schedules that the configuration declares, and says which it declares no more.
+///
+/// # Errors
+/// If one of them cannot be used, or the store fails.
+pub(crate) async fn declare_schedules(config: &NaqConfig, jobs: &JobService) -> Result<(), CliError> {
+    let service = SchedulerService::new(jobs.clone());
+    let declared = service.declare(&schedules(config, &service)?).await?;
+    for (id, outcome) in &declared.outcomes {
+        match outcome {
+            DeclaredOutcome::Upserted(UpsertOutcome::Created) => tracing::info!(schedule = %id, "defined"),
+            DeclaredOutcome::Upserted(UpsertOutcome::Updated) => tracing::info!(schedule = %id, "defined anew"),
+            DeclaredOutcome::Upserted(UpsertOutcome::Unchanged) => {}
+            DeclaredOutcome::StaysCancelled => note(&format!(
+                "warning: schedule {id} is declared, but was cancelled; it stays so until its declaration changes or \
+                 `naq scheduler upsert` defines it again"
+            )),
+        }
+    }
+    for id in &declared.undeclared {
+        note(&format!(
+            "warning: schedule {id} was declared in a configuration and is not in this one; it goes on. End it with \
+             `naq scheduler cancel {id}`, or remove all such with `naq scheduler prune`"
+        ));
+    }
+    Ok(())
 }
 
 /// The handlers that `handlers` declares. A NATS connection is opened only if one of them needs it.

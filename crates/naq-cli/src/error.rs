@@ -6,7 +6,8 @@ use std::{error::Error, fmt};
 
 use naq_config::ConfigError;
 use naq_services::{
-    JobServiceError, JobServiceErrorKind, StorageError, StorageErrorKind,
+    JobServiceError, JobServiceErrorKind, SchedulerServiceError, SchedulerServiceErrorKind, StorageError,
+    StorageErrorKind,
     manager::{ServiceError, ServiceErrorKind},
 };
 
@@ -96,6 +97,19 @@ impl From<JobServiceError> for CliError {
             JobServiceErrorKind::NotFound => exit::NOT_FOUND,
             JobServiceErrorKind::TimedOut => exit::TIMED_OUT,
             JobServiceErrorKind::Storage(kind) => code_of(kind),
+            _ => exit::FAILED,
+        };
+        Self { code, hint: error.hint().map(str::to_owned), message: with_sources(&error) }
+    }
+}
+
+impl From<SchedulerServiceError> for CliError {
+    fn from(error: SchedulerServiceError) -> Self {
+        let code = match error.kind() {
+            SchedulerServiceErrorKind::Invalid => exit::USAGE,
+            SchedulerServiceErrorKind::Job(JobServiceErrorKind::InvalidJob) => exit::USAGE,
+            SchedulerServiceErrorKind::NotFound => exit::NOT_FOUND,
+            SchedulerServiceErrorKind::Storage(kind) => code_of(kind),
             _ => exit::FAILED,
         };
         Self { code, hint: error.hint().map(str::to_owned), message: with_sources(&error) }

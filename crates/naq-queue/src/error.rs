@@ -1,4 +1,4 @@
-//! [`QueueError`]: why a job could not be handed over, or its result not be had.
+//! [`QueueError`]: why a job could not be handed over or scheduled, or its result not be had.
 //!
 //! Invariant: callers decide by [`QueueErrorKind`]; the cause is kept as the source.
 
@@ -6,7 +6,10 @@ use std::{error::Error, fmt, io};
 
 use naq_config::{ConfigError, NoStateDirectory};
 use naq_models::NameError;
-use naq_services::{JobServiceError, JobServiceErrorKind, ServiceError, ServiceErrorKind};
+use naq_services::{
+    JobServiceError, JobServiceErrorKind, SchedulerServiceError, SchedulerServiceErrorKind, ServiceError,
+    ServiceErrorKind,
+};
 
 /// Why a call of this crate failed.
 #[derive(Debug)]
@@ -22,6 +25,7 @@ enum Cause {
     Thread(io::Error),
     Service(ServiceError),
     Job(JobServiceError),
+    Schedule(SchedulerServiceError),
 }
 
 /// The kinds of failure that a caller can tell apart.
@@ -38,6 +42,8 @@ pub enum QueueErrorKind {
     Service(ServiceErrorKind),
     /// The call itself failed.
     Job(JobServiceErrorKind),
+    /// The call itself failed, and was about a recurring job.
+    Schedule(SchedulerServiceErrorKind),
 }
 
 impl QueueError {
@@ -61,6 +67,10 @@ impl QueueError {
         Self { cause: Cause::Service(source) }
     }
 
+    pub(crate) fn schedule(source: SchedulerServiceError) -> Self {
+        Self { cause: Cause::Schedule(source) }
+    }
+
     pub(crate) fn job(source: JobServiceError) -> Self {
         Self { cause: Cause::Job(source) }
     }
@@ -74,6 +84,7 @@ impl QueueError {
             Cause::Thread(_) => QueueErrorKind::Thread,
             Cause::Service(source) => QueueErrorKind::Service(source.kind()),
             Cause::Job(source) => QueueErrorKind::Job(source.kind()),
+            Cause::Schedule(source) => QueueErrorKind::Schedule(source.kind()),
         }
     }
 
@@ -83,6 +94,7 @@ impl QueueError {
         match &self.cause {
             Cause::Service(source) => source.hint(),
             Cause::Job(source) => source.hint(),
+            Cause::Schedule(source) => source.hint(),
             Cause::Config(_) | Cause::NoStore(_) | Cause::Name(_) | Cause::Thread(_) => None,
         }
     }
@@ -95,6 +107,7 @@ impl QueueError {
             Cause::Thread(source) => source,
             Cause::Service(source) => source,
             Cause::Job(source) => source,
+            Cause::Schedule(source) => source,
         }
     }
 }

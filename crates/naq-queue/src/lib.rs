@@ -16,9 +16,11 @@ mod background;
 mod error;
 mod process;
 mod queue;
+pub mod scheduled;
 mod sync;
 
 pub use error::{QueueError, QueueErrorKind};
+pub use naq_models::Schedule;
 pub use naq_services::{
     JobHandle, NewJob, Receipt, ResultError, ResultErrorKind,
     jobs::{QueueReport, ResultState},
@@ -27,6 +29,12 @@ pub use process::{
     connect, disconnect, enqueue, enqueue_at, enqueue_in, enqueue_many, fetch_job_result, install, purge_queue,
 };
 pub use queue::Queue;
+pub use scheduled::{
+    cancel_scheduled_job, cancel_scheduled_job_sync, get_scheduled_job, get_scheduled_job_sync, list_scheduled_jobs,
+    list_scheduled_jobs_sync, modify_scheduled_job, modify_scheduled_job_sync, pause_scheduled_job,
+    pause_scheduled_job_sync, resume_scheduled_job, resume_scheduled_job_sync, schedule, schedule_sync,
+    trigger_scheduled_job, trigger_scheduled_job_sync,
+};
 pub use sync::{
     connect_sync, disconnect_sync, enqueue_at_sync, enqueue_in_sync, enqueue_many_sync, enqueue_sync,
     fetch_job_result_sync, purge_queue_sync, wait_for_result_sync,

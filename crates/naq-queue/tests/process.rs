@@ -9,13 +9,15 @@ use std::{
     time::Duration,
 };
 
-use naq_models::JobStatus;
+use naq_models::{JobStatus, ScheduleStatus};
 use naq_queue::{
-    NewJob, Queue, QueueErrorKind, ResultErrorKind, ResultState, connect, connect_sync, disconnect_sync, enqueue,
-    enqueue_in, enqueue_in_sync, enqueue_many_sync, enqueue_sync, fetch_job_result_sync, install, purge_queue,
-    purge_queue_sync, wait_for_result_sync,
+    NewJob, Queue, QueueErrorKind, ResultErrorKind, ResultState, Schedule, cancel_scheduled_job_sync, connect,
+    connect_sync, disconnect_sync, enqueue, enqueue_in, enqueue_in_sync, enqueue_many_sync, enqueue_sync,
+    fetch_job_result_sync, get_scheduled_job_sync, install, list_scheduled_jobs_sync, modify_scheduled_job_sync,
+    pause_scheduled_job, pause_scheduled_job_sync, purge_queue, purge_queue_sync, resume_scheduled_job_sync, schedule,
+    schedule_sync, trigger_scheduled_job_sync, wait_for_result_sync,
 };
-use naq_services::{JobServiceErrorKind, ServiceErrorKind, ServiceManager};
+use naq_services::{JobServiceErrorKind, SchedulerServiceErrorKind, ServiceErrorKind, ServiceManager};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
@@ -152,4 +154,31 @@ fn a_queue_of_its_own_connection() {
         let expected = JobServiceErrorKind::Storage(naq_services::StorageErrorKind::Closed);
         assert_eq!(closed, QueueErrorKind::Job(expected));
     });
+}
+
+#[test]
+fn recurring_jobs() {
+    let _alone = alone();
+    connect_sync("memory://recurring").unwrap();
+    let hourly = || Schedule::every(Duration::from_secs(3600));
+    let id = schedule_sync(job("nightly"), Schedule::cron("0 3 * * *")).unwrap().record.id;
+    assert_eq!(id.as_str(), "nightly");
+    let runtime = one_thread();
+    assert!(runtime.block_on(schedule(job("other"), hourly())).unwrap().record.next.is_some());
+    assert_eq!(list_scheduled_jobs_sync().unwrap().schedules.len(), 2);
+    assert!(runtime.block_on(pause_scheduled_job("nightly")).unwrap().changed);
+    assert!(!pause_scheduled_job_sync("nightly").unwrap().changed);
+    assert_eq!(get_scheduled_job_sync("nightly").unwrap().status, ScheduleStatus::Paused);
+    assert!(resume_scheduled_job_sync("nightly").unwrap().changed);
+    assert!(modify_scheduled_job_sync("nightly", job("any"), hourly()).unwrap().changed);
+    let run = trigger_scheduled_job_sync("nightly").unwrap();
+    assert_eq!(status(run.job_id.as_str()), JobStatus::Pending);
+    assert_eq!(cancel_scheduled_job_sync("nightly").unwrap().record.status, ScheduleStatus::Cancelled);
+    let unknown = cancel_scheduled_job_sync("nobody").unwrap_err();
+    assert_eq!(unknown.kind(), QueueErrorKind::Schedule(SchedulerServiceErrorKind::NotFound));
+    assert!(unknown.hint().is_some());
+    let wrong = schedule_sync(job("x"), Schedule::cron("* * * *")).unwrap_err();
+    assert_eq!(wrong.kind(), QueueErrorKind::Schedule(SchedulerServiceErrorKind::Invalid));
+    assert_eq!(cancel_scheduled_job_sync("a.b").unwrap_err().kind(), QueueErrorKind::Name);
+    disconnect_sync().unwrap();
 }

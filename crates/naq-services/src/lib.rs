@@ -22,6 +22,7 @@ pub mod open;
 pub mod outcome;
 pub mod registration;
 pub mod request_reply;
+pub mod scheduler;
 pub mod storage;
 #[cfg(feature = "nats")]
 pub mod streams;
@@ -37,4 +38,5 @@ pub use outcome::{JobReturn, Outcome};
 #[doc(hidden)]
 pub use registration::private as __private;
 pub use request_reply::{RequestError, RequestErrorKind, RequestReply};
+pub use scheduler::{SchedulerService, SchedulerServiceError, SchedulerServiceErrorKind};
 pub use storage::{Storage, StorageError, StorageErrorKind};

@@ -18,7 +18,10 @@ use std::{
 use naq_config::{ChosenBy, LoadedConfig, NaqConfig, NoStateDirectory, StoreChoice, StoreUrl};
 use tokio::sync::OnceCell;
 
-use crate::{JobService, JobSettings, StorageError, StorageErrorKind, open::open_choice, storage::SharedStorage};
+use crate::{
+    JobService, JobSettings, SchedulerService, StorageError, StorageErrorKind, open::open_choice,
+    storage::SharedStorage,
+};
 #[cfg(feature = "nats")]
 use crate::{
     connection::ConnectionService,
@@ -240,6 +243,14 @@ impl ServiceManager {
     /// As [`get`](Self::get).
     pub async fn jobs(&self) -> Result<JobService, ServiceError> {
         Ok(JobService::clone(&*self.get::<JobService>().await?))
+    }
+
+    /// Recurring jobs.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn scheduler(&self) -> Result<SchedulerService, ServiceError> {
+        Ok(SchedulerService::clone(&*self.get::<SchedulerService>().await?))
     }
 
     /// Closes all services, the last built first, and refuses to build more. Returns when everything is closed, also if

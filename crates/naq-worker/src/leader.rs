@@ -5,7 +5,13 @@
 //! no new revision for the lease, or at once when the key is gone (a clean stop). Wall clocks are never compared. Two that
 //! act at once, should it happen, are harmless: what a leader does is guarded by compare-and-set on each entry.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use naq_services::{
@@ -116,14 +122,14 @@ impl Candidate {
 
     async fn take(&self, seen: Option<&Seen>) -> Result<Term, StorageError> {
         let number = seen.and_then(|seen| seen.lock.as_ref()).map_or(0, |lock| lock.term).saturating_add(1);
-        let mut term = Term { number, revision: 0, valid_until: BootTime::from_nanos(0) };
+        let mut term = Term { number, revision: 0, authority: Authority::default() };
         let asked = BootTime::now();
         let value = self.value(number);
         term.revision = match seen {
             None => self.storage.kv_create(Bucket::Locks, KEY, value, None).await?,
             Some(seen) => self.storage.kv_update(Bucket::Locks, KEY, value, seen.revision, None).await?,
         };
-        term.valid_until = self.valid_until(asked);
+        term.authority.extend(self.valid_until(asked));
         Ok(term)
     }
 
@@ -133,7 +139,7 @@ impl Candidate {
         match self.storage.kv_update(Bucket::Locks, KEY, self.value(term.number), term.revision, None).await {
             Ok(revision) => {
                 term.revision = revision;
-                term.valid_until = self.valid_until(asked);
+                term.authority.extend(self.valid_until(asked));
                 Ok(true)
             }
             Err(error) if error.kind() == StorageErrorKind::Conflict => self.adopt(term, asked).await,
@@ -156,7 +162,7 @@ impl Candidate {
         match self.storage.kv_update(Bucket::Locks, KEY, value, entry.revision, None).await {
             Ok(revision) => {
                 term.revision = revision;
-                term.valid_until = self.valid_until(asked);
+                term.authority.extend(self.valid_until(asked));
                 Ok(true)
             }
             Err(error) if error.kind() == StorageErrorKind::Conflict => Ok(false),
@@ -198,11 +204,30 @@ async fn load(watch: &mut dyn KvWatch, standby: &mut Standby) {
 pub(crate) struct Term {
     pub(crate) number: u64,
     revision: u64,
-    valid_until: BootTime,
+    authority: Authority,
 }
 
 impl Term {
     pub(crate) fn is_valid(&self, now: BootTime) -> bool {
-        now < self.valid_until
+        self.authority.is_valid(now)
+    }
+
+    /// For those who act in the name of the leader beside it.
+    pub(crate) fn authority(&self) -> Authority {
+        self.authority.clone()
+    }
+}
+
+/// Until when a term holds; renewals of the term reach every clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Authority(Arc<AtomicU64>);
+
+impl Authority {
+    pub(crate) fn is_valid(&self, now: BootTime) -> bool {
+        now.nanos() < self.0.load(Ordering::Acquire)
+    }
+
+    fn extend(&self, until: BootTime) {
+        self.0.store(until.nanos(), Ordering::Release);
     }
 }

@@ -26,6 +26,7 @@ mod lease;
 mod pace;
 mod panic_guard;
 mod presence;
+mod recurring;
 mod serve;
 mod settlement;
 mod shared;

@@ -1,4 +1,5 @@
-//! The loop that fires what is due: [`Scheduler`], of which one at a time leads.
+//! The loop that fires what is due: [`Scheduler`], of which one at a time leads. Recurring jobs are in `recurring`,
+//! which runs beside this loop while it leads.
 //!
 //! Invariant: a due entry enters its queue by compare-and-set on the entry, so that no two leaders fire it twice; before
 //! each batch the leader checks that its term still holds; due times are compared with the store's clock. What cannot be
@@ -9,7 +10,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use naq_models::{DecodeError, Timestamp, WireFormat, wire};
 use naq_services::{
-    StorageError, StorageErrorKind,
+    JobService, JobSettings, SchedulerService, StorageError, StorageErrorKind,
     storage::{DueEntry, Ending, Entry, Promoted, Promotion, ScheduledEntry, SharedStorage},
 };
 use tokio::time::sleep;
@@ -21,6 +22,7 @@ use crate::{
     ending::Subject,
     leader::{Candidate, Term},
     options::SchedulerOptions,
+    recurring::Recurring,
 };
 
 /// Entries per promotion.
@@ -44,6 +46,7 @@ pub struct Scheduler {
     options: SchedulerOptions,
     format: WireFormat,
     candidate: Candidate,
+    schedules: SchedulerService,
 }
 
 /// Why a scheduler ended before it was asked to.
@@ -74,7 +77,10 @@ impl Scheduler {
         format: WireFormat,
     ) -> Self {
         let candidate = Candidate { storage: storage.clone(), holder: holder.into(), ttl: options.lock_ttl };
-        Self { storage, options, format, candidate }
+        // The limit is the store's: who defined a schedule has checked its jobs against the configuration.
+        let settings = JobSettings { format, max_body: usize::MAX, ..JobSettings::default() };
+        let schedules = SchedulerService::new(JobService::new(storage.clone(), settings));
+        Self { storage, options, format, candidate, schedules }
     }
 
     /// Runs until it is asked to stop. Both steps of `shutdown` mean the same here: it stops after the batch under way.
@@ -108,20 +114,32 @@ impl Scheduler {
             return Ok(Left::Asked);
         };
         tracing::info!(holder = self.candidate.holder, term = term.number, "leads the scheduler");
-        let left = tokio::select! {
-            left = self.lead(&mut term, stop) => left,
-            () = self.sweep() => unreachable!("sweeping goes on as long as leading"),
-            () = self.finish_orphans() => unreachable!("looking for orphans goes on as long as leading"),
-        };
+        let left = self.lead_all(&mut term, stop).await;
         if !matches!(left, Ok(Left::Deposed)) {
             self.candidate.resign(term).await;
         }
         left
     }
 
-    async fn lead(&self, term: &mut Term, stop: &CancellationToken) -> Result<Left, SchedulerError> {
+    /// Everything that a leader does, side by side.
+    async fn lead_all(&self, term: &mut Term, stop: &CancellationToken) -> Result<Left, SchedulerError> {
+        let clock = StoreClock::measured(&*self.storage).await.map_err(SchedulerError::Store)?;
+        let recurring = Recurring { service: &self.schedules, clock: &clock, authority: term.authority() };
+        tokio::select! {
+            left = self.lead(term, &clock, stop) => left,
+            error = recurring.run() => Err(SchedulerError::Store(error)),
+            () = self.sweep() => unreachable!("sweeping goes on as long as leading"),
+            () = self.finish_orphans() => unreachable!("looking for orphans goes on as long as leading"),
+        }
+    }
+
+    async fn lead(
+        &self,
+        term: &mut Term,
+        clock: &StoreClock,
+        stop: &CancellationToken,
+    ) -> Result<Left, SchedulerError> {
         let store = SchedulerError::Store;
-        let clock = StoreClock::measured(&*self.storage).await.map_err(store)?;
         let mut feed = self.storage.open_due_feed().await.map_err(store)?;
         let mut renew_at = BootTime::now().plus(self.options.lock_renew_interval);
         let mut stalled = PAUSE_MIN;

@@ -31,23 +31,28 @@ pub use naq_config::{NaqConfig, StoreUrl};
 pub use naq_macros::job;
 pub use naq_models as models;
 pub use naq_models::{
-    Job, JobError, JobId, JobResult, JobStatus, Priority, QueueName, RawJson, RetryPolicy, RetryStrategy, Timestamp,
+    Job, JobError, JobId, JobResult, JobStatus, Priority, QueueName, RawJson, RetryPolicy, RetryStrategy, Schedule,
+    ScheduleId, Timestamp,
 };
 #[cfg(feature = "queue")]
 pub use naq_queue as queue;
 #[cfg(feature = "queue")]
 pub use naq_queue::{
-    Queue, QueueError, QueueErrorKind, connect, connect_sync, disconnect, disconnect_sync, enqueue, enqueue_at,
-    enqueue_at_sync, enqueue_in, enqueue_in_sync, enqueue_many, enqueue_many_sync, enqueue_sync, fetch_job_result,
-    fetch_job_result_sync, purge_queue, purge_queue_sync, wait_for_result_sync,
+    Queue, QueueError, QueueErrorKind, cancel_scheduled_job, cancel_scheduled_job_sync, connect, connect_sync,
+    disconnect, disconnect_sync, enqueue, enqueue_at, enqueue_at_sync, enqueue_in, enqueue_in_sync, enqueue_many,
+    enqueue_many_sync, enqueue_sync, fetch_job_result, fetch_job_result_sync, get_scheduled_job,
+    get_scheduled_job_sync, list_scheduled_jobs, list_scheduled_jobs_sync, modify_scheduled_job,
+    modify_scheduled_job_sync, pause_scheduled_job, pause_scheduled_job_sync, purge_queue, purge_queue_sync,
+    resume_scheduled_job, resume_scheduled_job_sync, schedule, schedule_sync, trigger_scheduled_job,
+    trigger_scheduled_job_sync, wait_for_result_sync,
 };
 pub use naq_services as services;
 #[doc(hidden)]
 pub use naq_services::__private;
 pub use naq_services::{
     CancellationToken, Failure, FromContext, IntoFailure, JobContext, JobFailure, JobHandle, JobService,
-    JobServiceError, JobServiceErrorKind, NewJob, Outcome, Receipt, ResultError, ResultErrorKind, ServiceManager,
-    State, new_job::secs,
+    JobServiceError, JobServiceErrorKind, NewJob, Outcome, Receipt, ResultError, ResultErrorKind, SchedulerService,
+    SchedulerServiceError, SchedulerServiceErrorKind, ServiceManager, State, new_job::secs,
 };
 #[cfg(feature = "testing")]
 pub use naq_testing as testing;

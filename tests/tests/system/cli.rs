@@ -3,6 +3,7 @@
 mod demo;
 mod jobs;
 mod operators;
+mod scheduler;
 mod system;
 
 use std::collections::BTreeSet;

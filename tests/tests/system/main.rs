@@ -11,6 +11,7 @@ mod forgotten_acks;
 mod gate;
 mod harness;
 mod idle;
+mod leaders;
 mod logins;
 mod many;
 mod poison;

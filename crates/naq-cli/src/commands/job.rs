@@ -118,7 +118,7 @@ fn new_job(args: EnqueueArgs) -> Result<NewJob, CliError> {
 }
 
 /// The arguments as typed, or from standard input.
-fn read_args(text: &str) -> Result<RawJson, CliError> {
+pub(super) fn read_args(text: &str) -> Result<RawJson, CliError> {
     let read;
     let text = if text == "-" {
         let mut input = String::new();

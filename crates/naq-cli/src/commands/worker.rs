@@ -1,6 +1,6 @@
 //! `naq worker …` and `naq scheduler start`.
 
-use naq_services::storage::StorageInfo;
+use naq_services::{JobService, storage::StorageInfo};
 use naq_worker::{
     HandlerRegistry, Scheduler, Shutdown, Worker, WorkerError, WorkerInfo, WorkerReport, list_workers,
     registry::WorkerStatus, signals,
@@ -40,6 +40,7 @@ async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRe
     };
     let queues = configured::queue_specs(config, named);
     let concurrency = args.concurrency.or(pooled).unwrap_or(config.workers.concurrency);
+    configured::declare_schedules(config, &jobs).await?;
     let mut options = configured::worker_options(config, jobs.settings().format);
     options.burst = args.burst;
     if args.no_scheduler {
@@ -99,8 +100,8 @@ fn finished(out: Output, report: &WorkerReport) -> Result<(), CliError> {
 }
 
 /// `naq scheduler start`.
-pub(crate) async fn scheduler(session: &Session) -> Result<(), CliError> {
-    let jobs = session.jobs().await?;
+pub(crate) async fn scheduler(session: &Session, jobs: &JobService) -> Result<(), CliError> {
+    configured::declare_schedules(session.config(), jobs).await?;
     let options = configured::scheduler_options(session.config());
     let holder = format!("scheduler-{}-{:08x}", std::process::id(), rand::random::<u32>());
     session.output().note(&format!("scheduler: {holder} at {}; Ctrl-C stops", jobs.storage().info().location));

@@ -271,7 +271,8 @@ impl ScheduleDefinition {
 
     /// Whether it says the same as `other`. Fields of a later version do not count: who does not know them cannot have
     /// meant to change them.
-    pub(super) fn same_as(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn same_as(&self, other: &Self) -> bool {
         let bare = |definition: &Self| Self { extra: BTreeMap::new(), ..definition.clone() };
         bare(self) == bare(other)
     }

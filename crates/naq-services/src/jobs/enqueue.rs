@@ -152,6 +152,12 @@ impl JobService {
         self.sized_entry(&job, status)
     }
 
+    /// That a job which waits for no time could be stored, as far as this can be known without storing it.
+    pub(crate) fn check_storable(&self, job: Job) -> Result<()> {
+        let clock = Ok(job.enqueued_at);
+        self.entry(job, &clock).map(drop)
+    }
+
     /// Encodes a job, if it is not too large.
     pub(super) fn sized_entry(&self, job: &Job, status: JobStatus) -> Result<Entry> {
         let entry = Entry::new(job, status, self.settings().format).map_err(|source| {

@@ -48,7 +48,7 @@ impl JobServiceError {
     }
 
     /// `message` says what could not be done; the store's error says why.
-    pub(super) fn storage(message: impl Into<String>, source: StorageError) -> Self {
+    pub(crate) fn storage(message: impl Into<String>, source: StorageError) -> Self {
         let kind = match source.kind() {
             StorageErrorKind::NotFound => JobServiceErrorKind::NotFound,
             StorageErrorKind::Conflict => JobServiceErrorKind::Conflict,

@@ -33,6 +33,7 @@ mod enqueue;
 mod lists;
 mod purge;
 mod results;
+mod schedules;
 #[allow(dead_code, clippy::print_stdout, reason = "shared with the tests of the NATS store")]
 #[path = "../nats/server.rs"]
 mod server;
@@ -134,6 +135,18 @@ on_each_store! {
         a_job_without_a_result_cannot_be_waited_for
         a_retried_job_is_unfinished_again
         a_child_names_its_parent_and_goes_to_its_store
+    ;
+    schedules:
+        defining_again_changes_nothing
+        the_id_is_the_jobs_own_or_made_of_it
+        a_schedule_that_cannot_run_is_refused
+        a_schedule_is_paused_resumed_modified_and_cancelled
+        of_many_triggers_at_once_none_is_lost
+        of_two_leaders_one_advances_and_both_publish_one_run
+        a_run_without_a_result_is_not_run_by_a_late_leader
+        the_last_run_is_looked_at_only_if_it_counts
+        a_record_that_cannot_be_read_stays_and_is_reported
+        declared_schedules_are_defined_reported_and_pruned
     ;
 }
 

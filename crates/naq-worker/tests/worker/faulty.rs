@@ -1,10 +1,11 @@
-//! The store with faults: settlements that fail, extensions that are not confirmed. Everything else is the real store.
+//! The store with faults: settlements that fail, extensions that are not confirmed, writes that never return. Everything
+//! else is the real store.
 
 use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -27,11 +28,22 @@ pub(crate) struct Faulty {
     /// What the next settlements fail with, one each.
     settlements: Mutex<VecDeque<StorageErrorKind>>,
     mute: Arc<AtomicBool>,
+    /// How many more of these writes return; the others stop their caller for ever, before they are made.
+    enqueues: AtomicI64,
+    schedule_updates: AtomicI64,
+    stopped: AtomicBool,
 }
 
 impl Faulty {
     pub(crate) fn on(inner: SharedStorage) -> Arc<Self> {
-        Arc::new(Self { inner, settlements: Mutex::default(), mute: Arc::default() })
+        Arc::new(Self {
+            inner,
+            settlements: Mutex::default(),
+            mute: Arc::default(),
+            enqueues: AtomicI64::new(i64::MAX),
+            schedule_updates: AtomicI64::new(i64::MAX),
+            stopped: AtomicBool::new(false),
+        })
     }
 
     pub(crate) fn fail_settlements(&self, kinds: impl IntoIterator<Item = StorageErrorKind>) {
@@ -46,6 +58,28 @@ impl Faulty {
     /// No extension of a lease is made or confirmed from now on.
     pub(crate) fn mute_heartbeats(&self) {
         self.mute.store(true, Ordering::SeqCst);
+    }
+
+    /// Only so many more calls of `enqueue` return.
+    pub(crate) fn stop_after_enqueues(&self, calls: i64) {
+        self.enqueues.store(calls, Ordering::SeqCst);
+    }
+
+    /// Only so many more updates of schedules return.
+    pub(crate) fn stop_after_schedule_updates(&self, calls: i64) {
+        self.schedule_updates.store(calls, Ordering::SeqCst);
+    }
+
+    /// Whether somebody was stopped.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    async fn pass(&self, left: &AtomicI64) {
+        if left.fetch_sub(1, Ordering::SeqCst) <= 0 {
+            self.stopped.store(true, Ordering::SeqCst);
+            std::future::pending::<()>().await;
+        }
     }
 
     fn fault(&self) -> Option<StorageError> {
@@ -104,6 +138,7 @@ impl Storage for Faulty {
     }
 
     async fn enqueue(&self, entries: Vec<Entry>) -> Vec<Result<Enqueued>> {
+        self.pass(&self.enqueues).await;
         self.inner.enqueue(entries).await
     }
 
@@ -191,6 +226,9 @@ impl Storage for Faulty {
         revision: u64,
         ttl: Option<Duration>,
     ) -> Result<u64> {
+        if bucket == Bucket::Schedules {
+            self.pass(&self.schedule_updates).await;
+        }
         self.inner.kv_update(bucket, key, value, revision, ttl).await
     }
 

@@ -1,6 +1,6 @@
 //! What a worker promises, seen from its store: jobs go in, results and states come out.
 //!
-//! Invariant: the embedded store in memory, real threads, real time; what happened is awaited, never slept for, and every
+//! Invariant: the embedded store in memory (recurring jobs: on NATS too), real threads, real time; what happened is awaited, never slept for, and every
 //! wait is bounded. Not here: processes that are killed (the system tests), and what backends promise (the conformance
 //! suite).
 
@@ -11,7 +11,11 @@ mod doubt;
 mod faulty;
 mod keeping;
 mod outcomes;
+mod recurring;
 mod selection;
+#[allow(dead_code, clippy::print_stdout, reason = "shared with the tests of the NATS store")]
+#[path = "../../../naq-services/tests/nats/server.rs"]
+mod server;
 mod stopping;
 mod support;
 mod time;

@@ -30,7 +30,10 @@ impl Stage {
     pub(crate) async fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("worker-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let storage = sqlite::open(sqlite::SqliteOptions::memory(name)).await.unwrap();
+        Self::on(sqlite::open(sqlite::SqliteOptions::memory(name)).await.unwrap())
+    }
+
+    pub(crate) fn on(storage: SharedStorage) -> Self {
         Self { jobs: JobService::new(storage.clone(), JobSettings::default()), storage }
     }
 
