@@ -5,8 +5,8 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use naq_config::{HandlerConfig, MissedRuns, NaqConfig, ScheduleConfig};
-use naq_models::{Missed, Overlap, QueueName, Schedule, ScheduleDefinition, ScheduleId, WireFormat};
+use naq_config::{HandlerConfig, NaqConfig, ScheduleConfig};
+use naq_models::{Missed, Overlap, QueueName, Schedule, ScheduleDefinition, ScheduleId, Timestamp, WireFormat};
 use naq_services::{
     JobService, NewJob, RequestReply, SchedulerService,
     scheduler::{DeclaredOutcome, UpsertOutcome},
@@ -105,38 +105,59 @@ fn definition(
     config: &ScheduleConfig,
     service: &SchedulerService,
 ) -> naq_services::scheduler::Result<ScheduleDefinition> {
-    // That there is exactly one of them is checked when the configuration is read.
-    let mut schedule = match (&config.cron, config.every, config.after) {
-        (Some(expression), ..) => Schedule::cron(expression),
-        (None, Some(period), _) => Schedule::every(period),
-        (None, None, delay) => Schedule::after_completion(delay.unwrap_or_default()),
+    let recurrence = Recurrence {
+        cron: config.cron.as_deref(),
+        every: config.every,
+        after: config.after,
+        tz: config.tz.as_deref(),
+        repeat: config.repeat,
+        start: config.start,
+        end: config.end,
+        missed: config.missed,
+        overlap: config.overlap,
     };
-    if let Some(zone) = &config.tz {
-        schedule = schedule.tz(zone);
-    }
-    if let Some(runs) = config.repeat {
-        schedule = schedule.repeat(runs);
-    }
-    if let Some(start) = config.start {
-        schedule = schedule.start(start);
-    }
-    if let Some(end) = config.end {
-        schedule = schedule.end(end);
-    }
-    schedule = schedule.missed(match config.missed {
-        MissedRuns::Skip => Missed::Skip,
-        MissedRuns::Once => Missed::Once,
-        MissedRuns::All => Missed::All,
-    });
-    schedule = schedule.overlap(match config.overlap {
-        naq_config::Overlap::Allow => Overlap::Allow,
-        naq_config::Overlap::Skip => Overlap::Skip,
-    });
     let mut job = NewJob::new(&config.kind, &config.args);
     if let Some(queue) = &config.queue {
         job = job.queue(queue);
     }
-    service.define(job, schedule)
+    service.define(job, recurrence.schedule())
+}
+
+/// When and how often a job recurs, as the configuration and the command line say it. That there is exactly one of
+/// `cron`, `every` and `after` is checked where it is read.
+pub(crate) struct Recurrence<'a> {
+    pub(crate) cron: Option<&'a str>,
+    pub(crate) every: Option<Duration>,
+    pub(crate) after: Option<Duration>,
+    pub(crate) tz: Option<&'a str>,
+    pub(crate) repeat: Option<u64>,
+    pub(crate) start: Option<Timestamp>,
+    pub(crate) end: Option<Timestamp>,
+    pub(crate) missed: Missed,
+    pub(crate) overlap: Overlap,
+}
+
+impl Recurrence<'_> {
+    pub(crate) fn schedule(&self) -> Schedule {
+        let mut schedule = match (self.cron, self.every) {
+            (Some(expression), _) => Schedule::cron(expression),
+            (None, Some(period)) => Schedule::every(period),
+            (None, None) => Schedule::after_completion(self.after.unwrap_or_default()),
+        };
+        if let Some(zone) = self.tz {
+            schedule = schedule.tz(zone);
+        }
+        if let Some(runs) = self.repeat {
+            schedule = schedule.repeat(runs);
+        }
+        if let Some(start) = self.start {
+            schedule = schedule.start(start);
+        }
+        if let Some(end) = self.end {
+            schedule = schedule.end(end);
+        }
+        schedule.missed(self.missed).overlap(self.overlap)
+    }
 }
 
 /// Upserts the schedules that the configuration declares, and says which it declares no more.

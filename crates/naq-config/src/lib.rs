@@ -46,7 +46,7 @@ pub use logging::{LogFilter, LogFilterError, LogFormat, LogMode, LoggingConfig};
 pub use nats::{NatsAuthConfig, NatsConfig, NatsTlsConfig};
 pub use problem::{ConfigError, ConfigProblem, ConfigWarning, ProblemKind, Source};
 pub use relations::PAYLOAD_HEADROOM;
-pub use schedules::{MissedRuns, Overlap, ScheduleConfig};
+pub use schedules::ScheduleConfig;
 pub use sections::{
     Compression, EventFiltersConfig, EventStreamConfig, EventsConfig, JobSerializer, JobsConfig, NaqConfig,
     QueueConfig, QueuesConfig, ResultsConfig, SchedulerConfig, SerializationConfig, StorageConfig, Synchronous,

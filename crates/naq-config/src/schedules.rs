@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use naq_models::{QueueName, Timestamp};
-use serde::{Deserialize, Serialize};
+use naq_models::{Missed, Overlap, QueueName, Timestamp};
+use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{serde_forms, text::words};
+use crate::{serde_forms, text};
 
 /// `schedules.<id>`: one recurring job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,10 +46,10 @@ pub struct ScheduleConfig {
     #[serde(default)]
     pub end: Option<Timestamp>,
     /// What happens to runs that were due while nothing was up.
-    #[serde(default)]
-    pub missed: MissedRuns,
+    #[serde(default, deserialize_with = "missed")]
+    pub missed: Missed,
     /// What happens when the last run still runs.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "overlap")]
     pub overlap: Overlap,
 }
 
@@ -57,28 +57,10 @@ fn no_args() -> serde_json::Value {
     serde_json::Value::Object(serde_json::Map::new())
 }
 
-words! {
-    /// What happens to runs that were due while nothing was up.
-    #[derive(Default)]
-    MissedRuns {
-        /// None of them runs.
-        Skip = "skip",
-        /// One run makes up for all.
-        #[default]
-        Once = "once",
-        /// Each of them runs.
-        All = "all",
-    }
+fn missed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Missed, D::Error> {
+    text::closed(deserializer, Missed::WORDS)
 }
 
-words! {
-    /// What happens when a run is due while the last one still runs.
-    #[derive(Default)]
-    Overlap {
-        /// Both run.
-        #[default]
-        Allow = "allow",
-        /// The new one is left out.
-        Skip = "skip",
-    }
+fn overlap<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Overlap, D::Error> {
+    text::closed(deserializer, Overlap::WORDS)
 }

@@ -55,13 +55,21 @@ macro_rules! words {
 
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let $crate::text::Word(text) = serde::Deserialize::deserialize(deserializer)?;
-                text.parse().map_err(|_| serde::de::Error::unknown_variant(&text, Self::WORDS))
+                $crate::text::closed(deserializer, Self::WORDS)
             }
         }
     };
 }
 pub(crate) use words;
+
+/// Reads one of a closed set of words, without regard to case.
+pub(crate) fn closed<'de, D: Deserializer<'de>, T: std::str::FromStr>(
+    deserializer: D,
+    words: &'static [&'static str],
+) -> Result<T, D::Error> {
+    let Word(text) = Deserialize::deserialize(deserializer)?;
+    text.trim().to_ascii_lowercase().parse().map_err(|_| de::Error::unknown_variant(&text, words))
+}
 
 /// A word that is not in the set that its setting allows.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

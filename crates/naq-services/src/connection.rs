@@ -5,6 +5,7 @@
 //! names the client library, and no text holds a secret.
 
 use std::{
+    borrow::Cow,
     fmt,
     path::PathBuf,
     pin::pin,
@@ -19,6 +20,7 @@ use async_nats::{Client, ConnectErrorKind, Event, HeaderMap, Message, Request, S
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use percent_encoding::percent_decode_str;
 use tokio::{
     runtime::{Handle, Runtime},
     sync::watch,
@@ -508,18 +510,7 @@ async fn with_auth(
 
 /// Undoes the `%40` of a URL. What is no such escape, or then no text, stays as it is.
 fn unescape(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        let escaped = tail.get(..2).and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        let (byte, next) = match escaped {
-            Some(byte) if *first == b'%' => (byte, &tail[2..]),
-            _ => (*first, tail),
-        };
-        bytes.push(byte);
-        rest = next;
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| text.to_owned())
+    percent_decode_str(text).decode_utf8().map_or_else(|_| text.to_owned(), Cow::into_owned)
 }
 
 fn connect_error(error: async_nats::ConnectError, location: &str) -> StorageError {

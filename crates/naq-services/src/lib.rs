@@ -8,6 +8,7 @@
 pub mod args;
 #[cfg(feature = "bench")]
 pub mod bare;
+mod call_error;
 #[cfg(feature = "nats")]
 pub mod connection;
 pub mod context;
@@ -27,6 +28,7 @@ pub mod storage;
 #[cfg(feature = "nats")]
 pub mod streams;
 
+pub use call_error::CallError;
 pub use context::{CancellationToken, FromContext, JobContext, State, States};
 pub use failure::{Failure, IntoFailure, JobFailure};
 pub use handle::{JobHandle, ResultError, ResultErrorKind};

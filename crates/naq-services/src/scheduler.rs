@@ -176,11 +176,7 @@ impl SchedulerService {
     pub async fn upsert(&self, id: &ScheduleId, definition: ScheduleDefinition) -> Result<Upserted> {
         self.check(id, &definition)?;
         let upsert = |existing: Option<&ScheduleRecord>, now| {
-            let (next, outcome) = match ScheduleRecord::upsert(existing, id.clone(), definition.clone(), now) {
-                Upsert::Created(record) => (record, UpsertOutcome::Created),
-                Upsert::Updated(record) => (record, UpsertOutcome::Updated),
-                Upsert::Unchanged => (existing.expect("what is unchanged exists").clone(), UpsertOutcome::Unchanged),
-            };
+            let (next, outcome) = defined(existing, id.clone(), definition.clone(), now);
             // Whoever defines it by hand takes it over from the configuration.
             let next = declared::without_origin(next);
             let store = (existing != Some(&next)).then(|| next.clone());
@@ -386,6 +382,20 @@ fn id_of(definition: &ScheduleDefinition) -> ScheduleId {
         .collect();
     let id = format!("{kind}-{:016x}", hash([&job.kind, job.queue.as_str(), &args]));
     ScheduleId::new(id).expect("short, and of allowed characters")
+}
+
+/// What a definition makes of what is there.
+fn defined(
+    existing: Option<&ScheduleRecord>,
+    id: ScheduleId,
+    definition: ScheduleDefinition,
+    now: Timestamp,
+) -> (ScheduleRecord, UpsertOutcome) {
+    match ScheduleRecord::upsert(existing, id, definition, now) {
+        Upsert::Created(record) => (record, UpsertOutcome::Created),
+        Upsert::Updated(record) => (record, UpsertOutcome::Updated),
+        Upsert::Unchanged => (existing.expect("what is unchanged exists").clone(), UpsertOutcome::Unchanged),
+    }
 }
 
 fn not_found(id: &ScheduleId) -> SchedulerServiceError {

@@ -9,7 +9,7 @@ use naq_services::storage::{Demand, Lane};
 
 use crate::{
     clock::BootTime,
-    intake::{Intake, LANES},
+    intake::{Intake, LANES, index},
     pace::UNSETTLED_MAX,
 };
 
@@ -43,11 +43,8 @@ impl Intake {
     }
 
     fn is_worth_telling(&self, demand: &Demand) -> bool {
-        let most = |counts: &mut dyn Iterator<Item = usize>| counts.max().unwrap_or(0);
-        let (asked, wanted) = (
-            most(&mut self.lanes.iter().map(|lane| lane.asked)),
-            most(&mut demand.lanes.iter().map(|(_, count)| *count)),
-        );
+        let asked = self.lanes.iter().map(|lane| lane.asked).max().unwrap_or(0);
+        let wanted = demand.most();
         let shrunk = wanted * 2 + 16 < asked || (wanted == 0 && asked > 0);
         let grown = demand.lanes.iter().any(|(lane, count)| self.lacks(index(*lane), *count));
         let newly = demand.lanes.iter().any(|(lane, _)| {
@@ -126,8 +123,4 @@ impl Intake {
     fn buffered_before(&self, queue: usize) -> usize {
         self.lanes[..queue * LANES].iter().map(|lane| lane.buffer.len()).sum()
     }
-}
-
-fn index(lane: Lane) -> usize {
-    lane.queue * LANES + usize::from(lane.priority.get())
 }

@@ -133,8 +133,7 @@ impl Intake {
         let mut delivered = vec![0usize; self.lanes.len()];
         self.thirsty_since = None;
         for held in claims {
-            let Lane { queue, priority } = held.claim.lane;
-            let lane = queue * LANES + usize::from(priority.get());
+            let lane = index(held.claim.lane);
             self.pace.arrived(held.claim.body.len());
             self.lanes[lane].buffer.push_back(held);
             delivered[lane] += 1;
@@ -155,10 +154,10 @@ impl Intake {
 
     /// The store has nothing more of these lanes; returns how many sleeping slots may now find something.
     pub(crate) fn emptied(&mut self, lanes: &[Lane]) -> usize {
-        for Lane { queue, priority } in lanes {
-            self.lanes[queue * LANES + usize::from(priority.get())].empty = true;
-            let lanes = &self.lanes[queue * LANES..(queue + 1) * LANES];
-            self.queues[*queue].dry = lanes.iter().all(|lane| lane.empty && lane.buffer.is_empty());
+        for lane in lanes {
+            self.lanes[index(*lane)].empty = true;
+            let lanes = &self.lanes[lane.queue * LANES..(lane.queue + 1) * LANES];
+            self.queues[lane.queue].dry = lanes.iter().all(|lane| lane.empty && lane.buffer.is_empty());
         }
         self.wakeable()
     }
@@ -321,6 +320,11 @@ impl Intake {
         let stale = (self.buffered() > 0).then(|| now.plus(HAND_BACK_AFTER / 4));
         [choice, stall, stale].into_iter().flatten().min()
     }
+}
+
+/// Where a lane stands in [`Intake::lanes`].
+pub(crate) fn index(lane: Lane) -> usize {
+    lane.queue * LANES + usize::from(lane.priority.get())
 }
 
 enum Front {

@@ -1,6 +1,6 @@
 //! `naq scheduler …`: recurring jobs, to define, to look at, to change. `start` is with the workers.
 
-use naq_models::{JobId, QueueName, Schedule, ScheduleId, ScheduleRecord, ScheduleStatus, Timestamp, Timing, duration};
+use naq_models::{JobId, QueueName, ScheduleId, ScheduleRecord, ScheduleStatus, Timestamp, Timing, duration};
 use naq_services::{
     NewJob, SchedulerService,
     scheduler::{Changed, ScheduleView, Triggered, UpsertOutcome},
@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{confirm, job::read_args};
 use crate::{
     args::{SchedulerCommand, UpsertArgs},
-    configured,
+    configured::{self, Recurrence},
     error::CliError,
     output::{Output, note},
     session::Session,
@@ -164,30 +164,22 @@ struct Upserted<'a> {
 
 async fn upsert(service: &SchedulerService, out: Output, args: UpsertArgs) -> Result<(), CliError> {
     let timing = &args.timing;
-    let mut schedule = match (&timing.cron, timing.every, timing.after) {
-        (Some(expression), ..) => Schedule::cron(expression),
-        (None, Some(period), _) => Schedule::every(period),
-        (None, None, Some(delay)) => Schedule::after_completion(delay),
-        (None, None, None) => unreachable!("clap asks for one of them"),
+    let recurrence = Recurrence {
+        cron: timing.cron.as_deref(),
+        every: timing.every,
+        after: timing.after,
+        tz: args.tz.as_deref(),
+        repeat: args.repeat,
+        start: args.start,
+        end: args.end,
+        missed: args.missed,
+        overlap: args.overlap,
     };
-    if let Some(zone) = args.tz {
-        schedule = schedule.tz(zone);
-    }
-    if let Some(runs) = args.repeat {
-        schedule = schedule.repeat(runs);
-    }
-    if let Some(start) = args.start {
-        schedule = schedule.start(start);
-    }
-    if let Some(end) = args.end {
-        schedule = schedule.end(end);
-    }
-    let schedule = schedule.missed(args.missed).overlap(args.overlap);
     let mut job = NewJob::new(args.kind, read_args(&args.args)?);
     if let Some(queue) = &args.queue {
         job = job.queue(queue);
     }
-    let upserted = service.upsert(&args.id, service.define(job, schedule)?).await?;
+    let upserted = service.upsert(&args.id, service.define(job, recurrence.schedule())?).await?;
     let record = &upserted.record;
     let told =
         Upserted { schedule_id: &record.id, outcome: upserted.outcome, status: record.status, next: record.next };

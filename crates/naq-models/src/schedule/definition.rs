@@ -36,6 +36,11 @@ pub enum Overlap {
 
 macro_rules! words {
     ($type:ident, $error:literal, $($word:literal => $variant:ident),+) => {
+        impl $type {
+            /// Every word, in lower case.
+            pub const WORDS: &'static [&'static str] = &[$($word),+];
+        }
+
         impl std::str::FromStr for $type {
             type Err = ScheduleError;
             fn from_str(text: &str) -> Result<Self, ScheduleError> {

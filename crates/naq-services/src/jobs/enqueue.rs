@@ -46,7 +46,7 @@ impl JobService {
     /// enqueueing it again under an id of one's own is safe.
     pub async fn enqueue<R>(&self, job: NewJob<R>) -> Result<JobHandle<R>> {
         let host_now = host_time();
-        let clock = if job.has_time() { self.store_time().await } else { Ok(host_now) };
+        let clock = self.clock(job.has_time(), host_now).await;
         let job = self.build(job, host_now, &clock)?;
         let result_ttl = job.result_ttl;
         let receipt = self.store(std::iter::once(Ok(job)), &clock).await.pop().expect("one outcome per job")?;
@@ -56,7 +56,7 @@ impl JobService {
     /// Stores many jobs, in batches. One outcome per job, in order.
     pub async fn enqueue_many<R>(&self, jobs: Vec<NewJob<R>>) -> Vec<Result<Receipt>> {
         let host_now = host_time();
-        let clock = if jobs.iter().any(NewJob::has_time) { self.store_time().await } else { Ok(host_now) };
+        let clock = self.clock(jobs.iter().any(NewJob::has_time), host_now).await;
         self.store(jobs.into_iter().map(|job| self.build(job, host_now, &clock)), &clock).await
     }
 
@@ -71,8 +71,7 @@ impl JobService {
 
     /// Stores finished envelopes, in batches. One outcome per job, in order.
     pub async fn enqueue_raw_many(&self, jobs: Vec<Job>) -> Vec<Result<Receipt>> {
-        let timed = jobs.iter().any(|job| job.run_at.is_some());
-        let clock = if timed { self.store_time().await } else { Ok(host_time()) };
+        let clock = self.clock(jobs.iter().any(|job| job.run_at.is_some()), host_time()).await;
         self.store(jobs.into_iter().map(Ok), &clock).await
     }
 
@@ -238,6 +237,11 @@ impl JobService {
         let error = JobServiceError::new(JobServiceErrorKind::Conflict, message)
             .with_hint("another producer may be enqueueing it at this moment: try again in a minute");
         (at, Some(Err(error)))
+    }
+
+    /// The store's time if a job needs it; asking costs a round trip.
+    async fn clock(&self, needed: bool, host_now: Timestamp) -> Result<Timestamp> {
+        if needed { self.store_time().await } else { Ok(host_now) }
     }
 
     pub(super) async fn store_time(&self) -> Result<Timestamp> {

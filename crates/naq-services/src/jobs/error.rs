@@ -1,20 +1,11 @@
 //! [`JobServiceError`]: what could not be done to which job or queue, why, and what to try.
 //!
-//! Invariant: callers decide by [`JobServiceErrorKind`], never by text; the cause is kept as the source and is not
-//! repeated in the text.
+//! Invariant: see [`CallError`]; here is which failure of the store means what for a job.
 
-use std::{error::Error, fmt, sync::Arc};
-
-use crate::{StorageError, StorageErrorKind};
+use crate::{CallError, StorageError, StorageErrorKind};
 
 /// Why a call of the [`JobService`](super::JobService) failed. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct JobServiceError {
-    kind: JobServiceErrorKind,
-    message: String,
-    hint: Option<String>,
-    source: Option<Arc<dyn Error + Send + Sync>>,
-}
+pub type JobServiceError = CallError<JobServiceErrorKind>;
 
 /// The kinds of failure that a caller can tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,10 +34,6 @@ pub enum JobServiceErrorKind {
 }
 
 impl JobServiceError {
-    pub(super) fn new(kind: JobServiceErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, source: None }
-    }
-
     /// `message` says what could not be done; the store's error says why.
     pub(crate) fn storage(message: impl Into<String>, source: StorageError) -> Self {
         let kind = match source.kind() {
@@ -55,55 +42,18 @@ impl JobServiceError {
             StorageErrorKind::TooLarge => JobServiceErrorKind::TooLarge,
             other => JobServiceErrorKind::Storage(other),
         };
-        let hint = source.hint().map(str::to_owned);
-        Self { kind, message: message.into(), hint, source: Some(Arc::new(source)) }
-    }
-
-    #[must_use]
-    pub(super) fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    #[must_use]
-    pub(super) fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
-        self.source = Some(Arc::new(source));
-        self
-    }
-
-    /// What kind of failure this is.
-    #[must_use]
-    pub fn kind(&self) -> JobServiceErrorKind {
-        self.kind
-    }
-
-    /// What the user can try, if there is something.
-    #[must_use]
-    pub fn hint(&self) -> Option<&str> {
-        self.hint.as_deref()
+        Self::new(kind, message).with_hint_of(source.hint()).with_source(source)
     }
 
     /// Whether the same call may succeed later without anybody doing anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(
-            self.kind,
+            self.kind(),
             JobServiceErrorKind::TimedOut
                 | JobServiceErrorKind::Storage(
                     StorageErrorKind::Unreachable | StorageErrorKind::Timeout | StorageErrorKind::Full
                 )
         )
-    }
-}
-
-impl fmt::Display for JobServiceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl Error for JobServiceError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|source| source as &(dyn Error + 'static))
     }
 }

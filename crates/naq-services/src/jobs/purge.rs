@@ -15,7 +15,7 @@ use crate::storage::{
     RunningJobs, Settled, Settlement,
 };
 
-/// Jobs claimed at once, each priority.
+/// Jobs claimed at once; of each priority in a store that does not see across them.
 const BATCH: usize = 256;
 /// Without a sign of the store for so long the purge ends with an error.
 const PATIENCE: Duration = Duration::from_secs(30);

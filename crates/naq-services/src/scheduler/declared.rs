@@ -6,9 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use naq_models::{
-    RawJson, ScheduleDefinition, ScheduleId, ScheduleRecord, ScheduleStatus, Timestamp, schedule::Upsert,
-};
+use naq_models::{RawJson, ScheduleDefinition, ScheduleId, ScheduleRecord, ScheduleStatus, Timestamp};
 
 use super::{Result, SchedulerService, SchedulerServiceError, UpsertOutcome};
 use crate::storage::Bucket;
@@ -90,11 +88,7 @@ fn declare(
     if cancelled.is_some_and(|record| record.definition.same_as(&definition)) {
         return (None, DeclaredOutcome::StaysCancelled);
     }
-    let (mut record, outcome) = match ScheduleRecord::upsert(existing, id, definition, now) {
-        Upsert::Created(record) => (record, UpsertOutcome::Created),
-        Upsert::Updated(record) => (record, UpsertOutcome::Updated),
-        Upsert::Unchanged => (existing.expect("what is unchanged exists").clone(), UpsertOutcome::Unchanged),
-    };
+    let (mut record, outcome) = super::defined(existing, id, definition, now);
     record.extra.insert(ORIGIN.to_owned(), RawJson::parse(CONFIG).expect("a JSON text"));
     ((existing != Some(&record)).then_some(record), DeclaredOutcome::Upserted(outcome))
 }

@@ -80,7 +80,13 @@ impl Demand {
     /// Whether no lane may deliver anything.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
-        self.lanes.iter().all(|(_, count)| *count == 0)
+        self.most() == 0
+    }
+
+    /// The most that all lanes may deliver together, in a store that sees across them.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.lanes.iter().map(|(_, count)| *count).max().unwrap_or(0)
     }
 
     /// Accounts for a delivery from a lane.

@@ -105,7 +105,6 @@ impl Shared {
             let numbers = self.lane_numbers(&name).await?;
             stats.insert(name, numbers);
         }
-        self.count_handed_back(&mut stats).await?;
         self.count_scheduled(queue, &mut stats).await?;
         self.count_dead(queue, &mut stats).await?;
         Ok(stats.into_values().collect())
@@ -115,12 +114,16 @@ impl Shared {
     async fn lane_numbers(&self, queue: &QueueName) -> Result<QueueStats> {
         let failed = |failure| self.streams.error("queue stats", failure);
         let mut stats = QueueStats::empty(queue.clone());
+        let mut delivered = Vec::new();
         let stream = self.names.queue_stream(queue);
         for (index, priority) in Priority::ALL.into_iter().enumerate() {
             let lane = self.streams.consumer_info(&stream, &Names::lane_consumer(priority)).await.map_err(failed)?;
             let Some(lane) = lane else { continue };
             stats.pending[index] = lane.num_pending;
             stats.running += lane.num_ack_pending;
+            if lane.num_ack_pending > 0 {
+                delivered.push((priority, lane.delivered.stream_seq));
+            }
             if lane.num_pending > 0 {
                 let filter = self.names.lane_filter(queue, priority);
                 let oldest = self.streams.next_message(&stream, &filter, lane.delivered.stream_seq + 1).await;
@@ -128,42 +131,38 @@ impl Shared {
                 stats.oldest_pending = [stats.oldest_pending, stored_at].into_iter().flatten().min();
             }
         }
+        if (1..=HANDED_BACK_MAX as u64).contains(&stats.running) {
+            self.count_handed_back(&mut stats, &delivered).await?;
+        }
         Ok(stats)
     }
 
-    /// Counts as pending what workers handed back when its queue was paused: there it may lie for long.
-    async fn count_handed_back(&self, stats: &mut BTreeMap<QueueName, QueueStats>) -> Result<()> {
+    /// Counts as pending what workers handed back when its queue was paused: there it may lie for long. `delivered` says
+    /// how far each lane has been handed out.
+    async fn count_handed_back(&self, stats: &mut QueueStats, delivered: &[(Priority, u64)]) -> Result<()> {
         let failed = |failure| self.streams.error("queue stats", failure);
-        let bucket = self.names.bucket(Bucket::Control);
-        let claimed = |numbers: &QueueStats| (1..=HANDED_BACK_MAX as u64).contains(&numbers.running);
-        for numbers in stats.values_mut().filter(|numbers| claimed(numbers)) {
-            let paused = format!("{PAUSE_PREFIX}{}", numbers.queue);
-            if self.kv.get(&bucket, &paused).await?.is_none() {
-                continue;
+        let paused = format!("{PAUSE_PREFIX}{}", stats.queue);
+        if self.kv.get(&self.names.bucket(Bucket::Control), &paused).await?.is_none() {
+            return Ok(());
+        }
+        let stream = self.names.queue_stream(&stats.queue);
+        let mut held = Vec::new();
+        for &(priority, last) in delivered {
+            let filter = self.names.lane_filter(&stats.queue, priority);
+            let mut from = 1;
+            while let Some(message) = self.streams.next_message(&stream, &filter, from).await.map_err(failed)?
+                && message.sequence <= last
+                && held.len() < HANDED_BACK_MAX
+            {
+                from = message.sequence + 1;
+                held.extend(self.names.read_job(&message.subject).map(|(.., id)| (priority, id, message.time)));
             }
-            let stream = self.names.queue_stream(&numbers.queue);
-            let mut held = Vec::new();
-            for priority in Priority::ALL {
-                let lane =
-                    self.streams.consumer_info(&stream, &Names::lane_consumer(priority)).await.map_err(failed)?;
-                let Some(lane) = lane else { continue };
-                let filter = self.names.lane_filter(&numbers.queue, priority);
-                let mut from = 1;
-                while let Some(message) = self.streams.next_message(&stream, &filter, from).await.map_err(failed)?
-                    && message.sequence <= lane.delivered.stream_seq
-                    && held.len() < HANDED_BACK_MAX
-                {
-                    from = message.sequence + 1;
-                    held.extend(self.names.read_job(&message.subject).map(|(.., id)| (priority, id, message.time)));
-                }
-            }
-            let ids: Vec<&JobId> = held.iter().map(|(_, id, _)| id).collect();
-            let run = self.who_runs(std::slice::from_ref(&numbers.queue), &ids).await;
-            for (priority, _, stored_at) in held.iter().filter(|(_, id, _)| !run.contains_key(id)) {
-                numbers.pending[usize::from(priority.get())] += 1;
-                numbers.running = numbers.running.saturating_sub(1);
-                numbers.oldest_pending = [numbers.oldest_pending, Some(*stored_at)].into_iter().flatten().min();
-            }
+        }
+        let run = self.ask_all(&held.iter().map(|(_, id, _)| id).collect::<Vec<_>>()).await;
+        for (priority, _, stored_at) in held.iter().filter(|(_, id, _)| !run.contains_key(id)) {
+            stats.pending[usize::from(priority.get())] += 1;
+            stats.running = stats.running.saturating_sub(1);
+            stats.oldest_pending = [stats.oldest_pending, Some(*stored_at)].into_iter().flatten().min();
         }
         Ok(())
     }

@@ -44,6 +44,11 @@ impl Shared {
         if ids.is_empty() || !self.any_claimed(queues).await {
             return HashMap::new();
         }
+        self.ask_all(ids).await
+    }
+
+    /// The same for jobs that are known to be claimed.
+    pub(super) async fn ask_all(&self, ids: &[&JobId]) -> HashMap<JobId, RunningAt> {
         let mut found = HashMap::new();
         for ids in ids.chunks(IDS_MAX) {
             if let Some(answers) = self.ask(ids).await {

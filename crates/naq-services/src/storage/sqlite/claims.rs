@@ -17,7 +17,7 @@ use super::{
     writer::Tx,
 };
 use crate::storage::{
-    Action, Claim, Entry, Lane, Lease, LeaseState, QueueOptions, ResultRecord, Review, Settled, Settlement,
+    Action, Claim, Demand, Entry, Lane, Lease, LeaseState, QueueOptions, ResultRecord, Review, Settled, Settlement,
 };
 
 /// At most so many jobs in one claim.
@@ -28,7 +28,7 @@ pub(super) const MAX_CLAIM: usize = 1000;
 pub(super) struct Ask {
     pub(super) worker_id: Arc<str>,
     pub(super) queues: Arc<[QueueOptions]>,
-    pub(super) lanes: Vec<(Lane, usize)>,
+    pub(super) demand: Demand,
     /// Look for leases that have run out first.
     pub(super) reclaim: bool,
 }
@@ -49,14 +49,22 @@ pub(super) fn claim(tx: &mut Tx<'_>, ask: &Ask) -> rusqlite::Result<Claimed> {
     let numbers = ask.queues.iter().map(|queue| tx.known_queue(&queue.name)).collect::<rusqlite::Result<Vec<_>>>()?;
     let (mut claims, mut empty) = (Vec::new(), Vec::new());
     let mut token = None;
-    for (lane, want) in &ask.lanes {
+    let limited = ask.queues.iter().any(|queue| queue.max_ack_pending.is_some());
+    let held = if limited { count(tx, "SELECT count(*) FROM leases", &[])? } else { 0 };
+    for (lane, want) in &ask.demand.lanes {
         let before = claims.len();
         let want = (*want).min(MAX_CLAIM).saturating_sub(before);
         if want == 0 {
             continue;
         }
         if let (Some(queue), Some(Some(number))) = (ask.queues.get(lane.queue), numbers.get(lane.queue)) {
-            let room = want.min(room_in(tx, *number, lane.priority, want, queue.max_ack_pending)?);
+            let room = match queue.max_ack_pending.map(|max| max as usize) {
+                // All priorities of all queues together are seldom too many.
+                Some(max) if held + before + want > max => {
+                    want.min(max.saturating_sub(held_of(tx, *number, lane.priority)?))
+                }
+                _ => want,
+            };
             if room > 0 {
                 let token = *token.get_or_insert_with(|| tx.next_revision());
                 claim_lane(tx, ask, (*lane, room), (queue, *number), token, &mut claims)?;
@@ -69,23 +77,15 @@ pub(super) fn claim(tx: &mut Tx<'_>, ask: &Ask) -> rusqlite::Result<Claimed> {
     Ok(Claimed { claims, empty })
 }
 
-/// How many more jobs of a lane may be claimed; exact only if it is less than `want`.
-fn room_in(tx: &Tx<'_>, queue: i64, priority: Priority, want: usize, max: Option<u32>) -> rusqlite::Result<usize> {
-    let Some(max) = max.map(|max| max as usize) else { return Ok(want) };
-    let count = |sql: &str, params: &[&dyn rusqlite::ToSql]| {
-        tx.conn
-            .prepare_cached(sql)?
-            .query_row(params, |row| row.get::<_, i64>(0))
-            .map(|n| usize::try_from(n).unwrap_or(0))
-    };
-    // All priorities together are counted faster, and are seldom too many.
-    let held = count("SELECT count(*) FROM leases", &[])?;
-    if held + want <= max {
-        return Ok(want);
-    }
+/// How many jobs of a lane are claimed.
+fn held_of(tx: &Tx<'_>, queue: i64, priority: Priority) -> rusqlite::Result<usize> {
     let of_lane = "SELECT count(*) FROM leases l JOIN jobs j ON j.seq = l.seq WHERE l.queue = ?1 AND j.priority = ?2";
-    let held = count(of_lane, &[&queue, &i64::from(priority.get())])?;
-    Ok(max.saturating_sub(held))
+    count(tx, of_lane, &[&queue, &i64::from(priority.get())])
+}
+
+fn count(tx: &Tx<'_>, sql: &str, params: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<usize> {
+    let found = tx.conn.prepare_cached(sql)?.query_row(params, |row| row.get::<_, i64>(0))?;
+    Ok(usize::try_from(found).unwrap_or(0))
 }
 
 /// Makes ready what is held by leases that have run out, of any queue: there are no more leases than running jobs.

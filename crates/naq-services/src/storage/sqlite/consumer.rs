@@ -108,12 +108,12 @@ impl SqliteConsumer {
         let ask = Ask {
             worker_id: Arc::clone(&self.worker_id),
             queues: Arc::clone(&self.queues),
-            lanes: self.demand.lanes.clone(),
+            demand: self.demand.clone(),
             reclaim,
         };
         let (session, gone) = (Arc::clone(&self.session), Arc::clone(&self.gone));
         self.under_way = Some(Box::pin(async move {
-            let weight = ask.lanes.iter().map(|(_, count)| *count).max().unwrap_or(0).min(MAX_CLAIM);
+            let weight = ask.demand.most().min(MAX_CLAIM);
             session
                 .write("claim", Commit::Soft, weight, move |tx| {
                     if gone.load(Ordering::Acquire) { Ok(Claimed::default()) } else { claims::claim(tx, &ask) }
