@@ -16,8 +16,10 @@ on_every_store!(each_of_20_000_runs_once_and_urgent_ones_first, one_slot_runs_st
 const JOBS: usize = 20_000;
 const WORKERS: usize = 4;
 const CONCURRENCY: usize = 10;
-/// Jobs that may run out of order: twice (once early, once late) what all workers together hold at each of three borders.
-const SLACK: usize = 2 * 3 * WORKERS * CONCURRENCY * 2;
+/// Jobs of a queue that may run out of order, of 10 000. Usually it is what the workers hold at the three borders, under 200.
+/// But a lane that does not answer within a second is passed by until it does, so on a machine that stalls a second may
+/// count twice, at some 400 jobs a second. Without any order it would be 7 500.
+const SLACK: usize = JOBS / 2 / 5;
 const LIMIT: Duration = Duration::from_secs(200);
 
 async fn each_of_20_000_runs_once_and_urgent_ones_first(backend: Backend) -> Result<()> {
