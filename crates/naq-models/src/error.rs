@@ -25,6 +25,14 @@ pub mod error_type {
     pub const CANCELLED: &str = "cancelled";
     /// The job was removed from its queue by a purge.
     pub const PURGED: &str = "purged";
+    /// A job that it depends on failed or was cancelled.
+    pub const DEPENDENCY_FAILED: &str = "dependency_failed";
+    /// A job that it depends on does not exist, or its result is not kept any more.
+    pub const DEPENDENCY_MISSING: &str = "dependency_missing";
+    /// A job that it depends on keeps no result, so that its end cannot be seen.
+    pub const NO_RESULT_KEPT: &str = "no_result_kept";
+    /// It waits for itself, by way of other jobs.
+    pub const DEPENDENCY_CYCLE: &str = "dependency_cycle";
     /// An error without a type of its own.
     pub const ERROR: &str = "error";
 }

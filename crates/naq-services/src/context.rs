@@ -15,7 +15,11 @@ use naq_models::{Job, JobError, JobId, QueueName, RawJson};
 use serde::de::DeserializeOwned;
 pub use tokio_util::sync::CancellationToken;
 
-use crate::storage::SharedStorage;
+use crate::{
+    handle::ResultError,
+    jobs::{JobServiceError, JobServiceErrorKind, not_found, read_result},
+    storage::SharedStorage,
+};
 
 /// The job a handler runs for, and its surroundings.
 #[derive(Clone)]
@@ -100,6 +104,34 @@ impl JobContext {
     #[must_use]
     pub fn is_last_attempt(&self) -> bool {
         self.inner.job.attempt > self.inner.job.retry.max_retries
+    }
+
+    /// What a job that this one depends on returned. One read of the store, each time.
+    ///
+    /// # Errors
+    /// If this job does not depend on it, it did not complete (with `on_dependency_failure = run`), it returned something
+    /// else than a `T`, its result is not kept any more, or the store fails; see [`ResultErrorKind`](crate::ResultErrorKind).
+    pub async fn dependency<T: DeserializeOwned>(&self, id: impl AsRef<str> + Send) -> Result<T, ResultError> {
+        let wanted = id.as_ref();
+        let Some(id) = self.inner.job.depends_on.iter().find(|id| id.as_str() == wanted) else {
+            let message = format!("job {} does not depend on {wanted:?}", self.id());
+            let error = JobServiceError::new(JobServiceErrorKind::InvalidJob, message)
+                .with_hint("name it in `depends_on` when enqueueing");
+            return Err(ResultError::service(self.id().clone(), error));
+        };
+        let service = |error| ResultError::service(id.clone(), error);
+        let found = self.inner.storage.get_result(id).await;
+        let found = found.map_err(|source| {
+            service(JobServiceError::storage(format!("cannot read the result of job {id}"), source))
+        })?;
+        let stored = found.ok_or_else(|| service(not_found(id)))?;
+        ResultError::or_value(read_result(&stored).map_err(service)?)
+    }
+
+    /// The jobs that this one depends on.
+    #[must_use]
+    pub fn depends_on(&self) -> &[JobId] {
+        &self.inner.job.depends_on
     }
 
     /// The error of the attempt before this one.

@@ -54,6 +54,17 @@ impl JobFailure for std::io::Error {
     }
 }
 
+/// A handler that reads the result of another job can give its error on. Only a store that failed is worth another try.
+impl JobFailure for crate::ResultError {
+    fn error_type(&self) -> Cow<'static, str> {
+        "result_error".into()
+    }
+
+    fn is_retryable(&self) -> bool {
+        self.is_transient()
+    }
+}
+
 impl JobFailure for serde_json::Error {
     fn error_type(&self) -> Cow<'static, str> {
         "json_error".into()

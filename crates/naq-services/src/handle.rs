@@ -109,18 +109,9 @@ impl<R: DeserializeOwned> JobHandle<R> {
     /// # Errors
     /// As [`result`](Self::result).
     pub async fn result_within(&self, timeout: Duration) -> Result<R, ResultError> {
-        let failed = |cause| ResultError { id: self.id.clone(), cause };
-        let ended = self.outcome(timeout).await.map_err(|error| failed(Cause::Service(error)))?;
-        match (ended.status, ended.error) {
-            (JobStatus::Completed, _) => {
-                let value = ended.result.unwrap_or_default();
-                value.to().map_err(|source| failed(Cause::Type(source)))
-            }
-            (status, Some(error)) => Err(failed(Cause::Job { status, error: Box::new(error) })),
-            (status, None) => Err(failed(Cause::Job {
-                status,
-                error: Box::new(JobError::new(naq_models::error_type::ERROR, "no reason was kept", ended.finished_at)),
-            })),
+        match self.outcome(timeout).await {
+            Ok(ended) => ResultError::or_value(ended),
+            Err(error) => Err(ResultError::service(self.id.clone(), error)),
         }
     }
 }
@@ -166,6 +157,26 @@ pub enum ResultErrorKind {
 }
 
 impl ResultError {
+    pub(crate) fn service(id: JobId, error: JobServiceError) -> Self {
+        Self { id, cause: Cause::Service(error) }
+    }
+
+    /// What a job returned, or why there is nothing.
+    pub(crate) fn or_value<R: DeserializeOwned>(ended: JobResult) -> Result<R, Self> {
+        let failed = |cause| Self { id: ended.id.clone(), cause };
+        match (ended.status, ended.error) {
+            (JobStatus::Completed, _) => {
+                let value = ended.result.unwrap_or_default();
+                value.to().map_err(|source| failed(Cause::Type(source)))
+            }
+            (status, Some(error)) => Err(failed(Cause::Job { status, error: Box::new(error) })),
+            (status, None) => Err(failed(Cause::Job {
+                status,
+                error: Box::new(JobError::new(naq_models::error_type::ERROR, "no reason was kept", ended.finished_at)),
+            })),
+        }
+    }
+
     /// What kind of failure this is.
     #[must_use]
     pub fn kind(&self) -> ResultErrorKind {
@@ -181,6 +192,12 @@ impl ResultError {
     #[must_use]
     pub fn job_id(&self) -> &JobId {
         &self.id
+    }
+
+    /// Whether asking again may succeed without anybody doing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(&self.cause, Cause::Service(error) if error.is_transient())
     }
 
     /// The job's own error, if it failed or was cancelled.

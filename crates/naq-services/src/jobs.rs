@@ -35,8 +35,8 @@ pub use enqueue::Receipt;
 pub use error::{JobServiceError, JobServiceErrorKind};
 pub use list::{JobFilter, JobPage};
 pub use queue::{PAUSE_PREFIX, QueueReport};
-pub(crate) use result::no_result_kept;
-pub use result::{ResultState, ResultView};
+pub use result::{ResultState, ResultView, Standing};
+pub(crate) use result::{no_result_kept, not_found, read_result};
 pub use sight::JobStatusView;
 
 /// The shortest lease that the seam knows.

@@ -23,6 +23,7 @@ mod error;
 mod kv;
 #[cfg(feature = "nats")]
 pub mod nats;
+mod result_feed;
 mod settlement;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -31,9 +32,12 @@ pub use consumer::{
     Claim, Consumer, ConsumerEvent, ConsumerOptions, Demand, Heartbeat, Lane, Lease, LeaseState, QueueOptions, Review,
     RunningAt, RunningJobs,
 };
-pub use entry::{DueEntry, DueFeed, Enqueued, Entry, ListFilter, ListPage, QueueStats, ScheduledEntry, Sighting};
+pub use entry::{
+    DueEntry, DueFeed, Enqueued, Entry, ListFilter, ListPage, QueueStats, ScheduledEntry, Sighting, WaitingEntry,
+};
 pub use error::{StorageError, StorageErrorKind};
 pub use kv::{Bucket, KvChange, KvEntry, KvWatch};
+pub use result_feed::{ResultFeed, ResultNews};
 pub use settlement::{
     Action, DeadLetter, Ended, Ending, Promoted, Promotion, ResultRecord, Settled, Settlement, StoredResult,
 };
@@ -141,7 +145,7 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
     /// and removes last.
     async fn end(&self, ending: Ending) -> Result<Ended>;
 
-    /// Starts a new life of an ended job: stores the entry, then removes the dead letter. `entry.generation` is the
+    /// Starts a new life of an ended job: stores the entry (`Pending` or `Waiting`), then removes the dead letter. `entry.generation` is the
     /// revision of the result to be replaced. Idempotent: a second call with the same `run` reports `Duplicate`.
     async fn requeue(&self, entry: Entry) -> Result<Enqueued>;
 
@@ -157,7 +161,7 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
 
     // ---- Due jobs --------------------------------------------------------------------------------------------
 
-    /// Opens the feed of entries that wait for their time. A standby may hold it open to keep it warm.
+    /// Opens the feed of entries that wait for their time or for other jobs. A standby may hold it open to keep it warm.
     async fn open_due_feed(&self) -> Result<Box<dyn DueFeed>>;
 
     /// The scheduled entries of these ids, with bodies; `None` where there is none.
@@ -173,6 +177,9 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
 
     /// Waits for a result with a revision over `newer_than`, pushed where the store can push. `None` at the timeout.
     async fn wait_result(&self, id: &JobId, newer_than: u64, timeout: Duration) -> Result<Option<StoredResult>>;
+
+    /// Opens a feed of results, to follow many at once. It follows nothing yet.
+    async fn open_result_feed(&self) -> Result<Box<dyn ResultFeed>>;
 
     /// Removes what has expired (results, key-value entries), at most `limit` items; returns how many. The scheduler's
     /// leader calls it; cheap when there is nothing to do.

@@ -1,4 +1,5 @@
-//! When a burst is over: nothing is pending, due or running in the worker's queues.
+//! When a burst is over: nothing is pending, due or running in the worker's queues, and what waits for
+//! other jobs does so for more than a moment.
 //!
 //! Invariant: the worker itself is asked first, then the store, and only a store that shows nothing twice over ends the
 //! burst. Paused queues do not hold it up; neither does what is due if this worker takes no part in firing it.
@@ -16,12 +17,15 @@ const LOOK: Duration = Duration::from_millis(50);
 const DUE_MAX: usize = 512;
 /// Looks that must show nothing, one after the other: a job may move between two places while it is looked for.
 const EMPTY_LOOKS: usize = 2;
+/// The same while jobs wait for others: the last job they waited for may have ended just now, and the leader takes a moment
+/// to let them go. Those that wait for longer wait for other queues, and do not hold the burst up.
+const EMPTY_LOOKS_WHILE_WAITING: usize = 30;
 
 /// Returns when the burst is over.
 pub(crate) async fn over(shared: &Shared) {
-    let mut burst = Burst { shared, feed: None };
+    let mut burst = Burst { shared, feed: None, waiting: false };
     let mut empty_looks = 0;
-    while empty_looks < EMPTY_LOOKS {
+    while empty_looks < if burst.waiting { EMPTY_LOOKS_WHILE_WAITING } else { EMPTY_LOOKS } {
         sleep(LOOK).await;
         let idle = shared.intake().has_nothing() && shared.settler.unsettled() == 0;
         let empty = idle
@@ -36,20 +40,24 @@ pub(crate) async fn over(shared: &Shared) {
 struct Burst<'a> {
     shared: &'a Shared,
     feed: Option<Box<dyn DueFeed>>,
+    /// At the last look, jobs waited for others.
+    waiting: bool,
 }
 
 impl Burst<'_> {
     async fn is_empty(&mut self) -> Result<bool, StorageError> {
         let shared = self.shared;
-        let mut waiting_for_a_time = false;
+        let (mut waiting_for_a_time, mut waiting) = (false, false);
         for queue in shared.queues.iter().filter(|queue| !shared.controls.is_paused(&queue.name)) {
             for stats in shared.storage.queue_stats(Some(&queue.name)).await? {
                 if stats.running > 0 || stats.pending.iter().any(|count| *count > 0) {
                     return Ok(false);
                 }
+                waiting |= stats.waiting > 0;
                 waiting_for_a_time |= stats.scheduled > 0 || stats.retry > 0;
             }
         }
+        self.waiting = waiting && shared.options.scheduler.is_some();
         if !waiting_for_a_time || shared.options.scheduler.is_none() {
             return Ok(true);
         }

@@ -39,7 +39,24 @@ impl Subject<'_> {
     fn end(&self, job: &Job, status: JobStatus, value: Option<RawJson>, error: Option<JobError>) -> (Action, Outcome) {
         let dead_letter = (status == JobStatus::Failed)
             .then(|| self.dead_letter(Some(&job.kind), error.clone().unwrap_or_else(|| self.unexplained())));
-        let result = (!job.result_ttl.is_zero()).then(|| {
+        let result = self.result(job, status, value, error);
+        if let Some(result) = &result
+            && result.body.len() > self.max_body
+            && status == JobStatus::Completed
+        {
+            return self.too_large(job, result.body.len());
+        }
+        (Action::End { result, dead_letter }, Outcome::of(status))
+    }
+
+    fn result(
+        &self,
+        job: &Job,
+        status: JobStatus,
+        value: Option<RawJson>,
+        error: Option<JobError>,
+    ) -> Option<ResultRecord> {
+        (!job.result_ttl.is_zero()).then(|| {
             let mut result = JobResult::of(job, status, self.now);
             result.worker_id = self.worker_id.map(str::to_owned);
             result.started_at = self.started_at;
@@ -52,14 +69,7 @@ impl Subject<'_> {
             result.job = envelope(job);
             let whole = record(&result, job.generation, job.result_ttl);
             if whole.body.len() <= self.max_body { whole } else { bare }
-        });
-        if let Some(result) = &result
-            && result.body.len() > self.max_body
-            && status == JobStatus::Completed
-        {
-            return self.too_large(job, result.body.len());
-        }
-        (Action::End { result, dead_letter }, Outcome::of(status))
+        })
     }
 
     /// Ends a completed job whose result the store does not take.
@@ -77,9 +87,19 @@ impl Subject<'_> {
 
     /// Ends a job that an operator has cancelled.
     pub(crate) fn cancel(&self, job: &Job, reason: &str) -> (Action, Outcome) {
-        let mut error = JobError::new(error_type::CANCELLED, reason, self.now).permanent();
-        error.retry_count = job.attempt.saturating_sub(1);
-        self.end(job, JobStatus::Cancelled, None, Some(error))
+        (
+            Action::End {
+                result: self.cancelled_result(job, JobError::new(error_type::CANCELLED, reason, self.now)),
+                dead_letter: None,
+            },
+            Outcome::Cancelled,
+        )
+    }
+
+    /// What a job leaves that is cancelled because of `error`; `None` if it keeps nothing.
+    pub(crate) fn cancelled_result(&self, job: &Job, error: JobError) -> Option<ResultRecord> {
+        let error = JobError { retry_count: job.attempt.saturating_sub(1), ..error.permanent() };
+        self.result(job, JobStatus::Cancelled, None, Some(error))
     }
 
     /// Ends a job that cannot be read: its bytes are kept as they are.

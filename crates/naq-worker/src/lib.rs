@@ -17,6 +17,8 @@ mod burst;
 mod cancel;
 mod clock;
 mod demand;
+mod dependencies;
+mod due;
 mod ending;
 mod executor;
 mod heartbeat;

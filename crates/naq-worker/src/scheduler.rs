@@ -1,5 +1,5 @@
-//! The loop that fires what is due: [`Scheduler`], of which one at a time leads. Recurring jobs are in `recurring`,
-//! which runs beside this loop while it leads.
+//! The loop that fires what is due: [`Scheduler`], of which one at a time leads. Recurring jobs are in `recurring`, jobs
+//! that wait for others in `dependencies`; both run beside this loop while it leads.
 //!
 //! Invariant: a due entry enters its queue by compare-and-set on the entry, so that no two leaders fire it twice; before
 //! each batch the leader checks that its term still holds; due times are compared with the store's clock. What cannot be
@@ -8,18 +8,19 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use naq_models::{DecodeError, Timestamp, WireFormat, wire};
+use naq_models::{Timestamp, WireFormat};
 use naq_services::{
-    JobService, JobSettings, SchedulerService, StorageError, StorageErrorKind,
-    storage::{DueEntry, Ending, Entry, Promoted, Promotion, ScheduledEntry, SharedStorage},
+    JobService, JobSettings, SchedulerService, StorageError,
+    storage::{DueEntry, Promoted, SharedStorage, WaitingEntry},
 };
-use tokio::time::sleep;
+use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Shutdown,
     clock::{BootTime, StoreClock},
-    ending::Subject,
+    dependencies::{Dependencies, DependenciesError},
+    due::{Mover, Unreadable},
     leader::{Candidate, Term},
     options::SchedulerOptions,
     recurring::Recurring,
@@ -125,8 +126,19 @@ impl Scheduler {
     async fn lead_all(&self, term: &mut Term, stop: &CancellationToken) -> Result<Left, SchedulerError> {
         let clock = StoreClock::measured(&*self.storage).await.map_err(SchedulerError::Store)?;
         let recurring = Recurring { service: &self.schedules, clock: &clock, authority: term.authority() };
+        let dependencies = Dependencies {
+            jobs: self.schedules.jobs(),
+            clock: &clock,
+            authority: term.authority(),
+            format: self.format,
+        };
+        let (waiting, arrivals) = mpsc::unbounded_channel();
         tokio::select! {
-            left = self.lead(term, &clock, stop) => left,
+            left = self.lead(term, &clock, waiting, stop) => left,
+            error = dependencies.run(arrivals) => Err(match error {
+                DependenciesError::Store(error) => SchedulerError::Store(error),
+                other => SchedulerError::Format(other.to_string()),
+            }),
             error = recurring.run() => Err(SchedulerError::Store(error)),
             () = self.sweep() => unreachable!("sweeping goes on as long as leading"),
             () = self.finish_orphans() => unreachable!("looking for orphans goes on as long as leading"),
@@ -137,6 +149,7 @@ impl Scheduler {
         &self,
         term: &mut Term,
         clock: &StoreClock,
+        waiting: mpsc::UnboundedSender<Vec<WaitingEntry>>,
         stop: &CancellationToken,
     ) -> Result<Left, SchedulerError> {
         let store = SchedulerError::Store;
@@ -155,6 +168,10 @@ impl Scheduler {
             }
             if !term.is_valid(BootTime::now()) {
                 return Ok(Left::Deposed);
+            }
+            while let some @ [_, ..] = &*feed.waiting(BATCH).await.map_err(store)? {
+                // The other end is dropped together with this loop.
+                waiting.send(some.to_vec()).ok();
             }
             let now = clock.fresh(&*self.storage, CLOCK_AGE).await.map_err(store)?;
             let due = feed.due(now, BATCH * PIPELINE).await.map_err(store)?;
@@ -220,11 +237,13 @@ impl Scheduler {
     async fn fire_batch(&self, due: Vec<DueEntry>, now: Timestamp, term: &Term) -> Result<usize, SchedulerError> {
         let ids: Vec<_> = due.into_iter().map(|entry| entry.id).collect();
         let entries = self.storage.get_scheduled(&ids).await.map_err(SchedulerError::Store)?;
+        let mover = Mover { storage: &self.storage, format: self.format };
         let (mut promotions, mut moved) = (Vec::with_capacity(entries.len()), 0);
         for entry in entries.into_iter().flatten().filter(|entry| entry.run_at.is_some_and(|at| at <= now)) {
-            match self.promotion(&entry)? {
+            match mover.promotion(&entry) {
                 Ok(promotion) => promotions.push(promotion),
-                Err(reason) => moved += self.bury(entry, reason, now).await?,
+                Err(Unreadable::NotBuilt(text)) => return Err(SchedulerError::Format(text)),
+                Err(Unreadable::Damaged(text)) => moved += usize::from(mover.bury(&entry, &text, now).await),
             }
         }
         // The last look before writing: a process that was suspended in between must not act on an old term.
@@ -243,39 +262,5 @@ impl Scheduler {
             tracing::warn!(%error, "due jobs could not be moved to their queues; they stay due");
         }
         Ok(moved)
-    }
-
-    /// The due job as it enters its queue, or why it cannot be read.
-    fn promotion(&self, entry: &ScheduledEntry) -> Result<Result<Promotion, String>, SchedulerError> {
-        let job = match wire::decode(&entry.body, &entry.address) {
-            Ok(job) => job.promoted(),
-            Err(error @ DecodeError::BincodeNotBuilt) => return Err(SchedulerError::Format(error.to_string())),
-            Err(error) => return Ok(Err(error.to_string())),
-        };
-        let entered = Entry::new(&job, naq_models::JobStatus::Pending, self.format)
-            .map_err(|error| SchedulerError::Format(error.to_string()))?;
-        Ok(Ok(Promotion { revision: entry.revision, entry: entered }))
-    }
-
-    async fn bury(&self, entry: ScheduledEntry, reason: String, now: Timestamp) -> Result<usize, SchedulerError> {
-        let subject = Subject {
-            address: &entry.address,
-            body: &entry.body,
-            worker_id: None,
-            started_at: None,
-            now,
-            max_body: usize::MAX,
-        };
-        let (result, dead_letter) = subject.bury(reason);
-        let id = entry.address.id.clone();
-        let ending = Ending { address: entry.address, result: Some(result), dead_letter: Some(dead_letter) };
-        match self.storage.end(ending).await {
-            Ok(_) => Ok(1),
-            Err(error) if error.kind() == StorageErrorKind::NotFound => Ok(0),
-            Err(error) => {
-                tracing::warn!(job = %id, %error, "an unreadable scheduled job could not be made a dead letter");
-                Ok(0)
-            }
-        }
     }
 }

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
-use naq_models::{JobId, JobStatus, Priority, QueueName, RetryStrategy, Timestamp};
+use naq_models::{JobId, JobStatus, OnDependencyFailure, Priority, QueueName, RetryStrategy, Timestamp};
 
 use super::{parse_duration, parse_priority, parse_status, parse_time};
 
@@ -138,6 +138,12 @@ pub struct EnqueueArgs {
     /// How long the result is kept; 0 keeps none
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub result_ttl: Option<Duration>,
+    /// Run it only after this job has completed (may be given several times)
+    #[arg(long, value_name = "ID")]
+    pub depends_on: Vec<JobId>,
+    /// What to do if such a job fails, is cancelled or does not exist: cancel this one too, or run it all the same
+    #[arg(long, value_name = "cancel|run", requires = "depends_on", value_parser = parse_on_dependency_failure)]
+    pub on_dependency_failure: Option<OnDependencyFailure>,
     /// Something to travel with the job (may be given several times)
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_meta)]
     pub meta: Vec<(String, String)>,
@@ -147,6 +153,14 @@ pub struct EnqueueArgs {
     /// Enqueue many: one envelope a line, from a file or - for standard input
     #[arg(long, value_name = "FILE|-", value_parser = parse_source, conflicts_with_all = ["kind", "job_id", "wait"])]
     pub from: Option<BulkSource>,
+}
+
+fn parse_on_dependency_failure(text: &str) -> Result<OnDependencyFailure, String> {
+    match text {
+        "cancel" => Ok(OnDependencyFailure::Cancel),
+        "run" => Ok(OnDependencyFailure::Run),
+        _ => Err("expected cancel or run".to_owned()),
+    }
 }
 
 fn parse_meta(text: &str) -> Result<(String, String), String> {

@@ -111,6 +111,7 @@ fn new_job(args: EnqueueArgs) -> Result<NewJob, CliError> {
     if let Some(ttl) = args.result_ttl {
         job = job.result_ttl(ttl);
     }
+    job = job.depends_on(&args.depends_on).on_dependency_failure(args.on_dependency_failure.unwrap_or_default());
     for (key, value) in args.meta {
         job = job.meta(key, value);
     }

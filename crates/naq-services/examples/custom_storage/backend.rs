@@ -16,13 +16,13 @@ use bytes::Bytes;
 use naq_models::{JobId, JobStatus, QueueName, Timestamp};
 use naq_services::storage::{
     Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, Finding, Heartbeat, KvEntry,
-    KvWatch, Lease, ListFilter, ListPage, Promoted, Promotion, QueueStats, Result, Review, ScheduledEntry, Settled,
-    Settlement, Severity, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
+    KvWatch, Lease, ListFilter, ListPage, Promoted, Promotion, QueueStats, Result, ResultFeed, Review, ScheduledEntry,
+    Settled, Settlement, Severity, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
 };
 
 use super::{
     consumer::{MemoryConsumer, MemoryHeartbeat},
-    feeds::{MemoryDueFeed, MemoryWatch},
+    feeds::{MemoryDueFeed, MemoryResultFeed, MemoryWatch},
     state::{Kept, MAX_BODY, Queued, Shared, State},
 };
 
@@ -272,6 +272,10 @@ impl Storage for MemoryStorage {
             }
         };
         Ok(tokio::time::timeout(timeout, found).await.ok())
+    }
+
+    async fn open_result_feed(&self) -> Result<Box<dyn ResultFeed>> {
+        Ok(Box::new(MemoryResultFeed::new(Arc::clone(self.open("open_result_feed")?))))
     }
 
     async fn sweep(&self, limit: usize) -> Result<usize> {

@@ -9,8 +9,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use naq_models::Timestamp;
-use naq_services::storage::{Bucket, DueEntry, DueFeed, KvChange, KvWatch, Result};
+use naq_models::{JobId, JobStatus, Timestamp};
+use naq_services::storage::{
+    Bucket, DueEntry, DueFeed, KvChange, KvWatch, Result, ResultFeed, ResultNews, WaitingEntry,
+};
 use tokio::{
     sync::{broadcast, watch},
     time::Instant,
@@ -24,12 +26,14 @@ use super::{
 pub(crate) struct MemoryDueFeed {
     shared: Arc<Shared>,
     changes: watch::Receiver<u64>,
+    /// Up to which revision the entries that wait for other jobs were reported.
+    reported: u64,
 }
 
 impl MemoryDueFeed {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let changes = shared.changes.subscribe();
-        Self { shared, changes }
+        Self { shared, changes, reported: 0 }
     }
 }
 
@@ -47,9 +51,67 @@ impl DueFeed for MemoryDueFeed {
         Ok(self.shared.look().timed().first().map(|(run_at, _)| *run_at))
     }
 
+    async fn waiting(&mut self, max: usize) -> Result<Vec<WaitingEntry>> {
+        let state = self.shared.look();
+        let waiting = state.scheduled.values().map(|(entry, _)| entry);
+        let new = waiting.filter(|entry| entry.status == JobStatus::Waiting && entry.revision > self.reported);
+        let mut new: Vec<_> =
+            new.map(|entry| WaitingEntry { id: entry.address.id.clone(), revision: entry.revision }).collect();
+        new.sort_by_key(|entry| entry.revision);
+        new.truncate(max);
+        self.reported = new.last().map_or(self.reported, |entry| entry.revision);
+        Ok(new)
+    }
+
     async fn changed(&mut self) {
         // The sender lives in `shared`, which is held here.
         self.changes.changed().await.ok();
+    }
+}
+
+pub(crate) struct MemoryResultFeed {
+    shared: Arc<Shared>,
+    changes: watch::Receiver<u64>,
+    /// With the newest revision that was reported of each.
+    followed: BTreeMap<JobId, u64>,
+}
+
+impl MemoryResultFeed {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let changes = shared.changes.subscribe();
+        Self { shared, changes, followed: BTreeMap::new() }
+    }
+
+    fn newest(&self, id: &JobId) -> u64 {
+        self.shared.look().result(id).map_or(0, |kept| kept.result.revision)
+    }
+}
+
+#[async_trait]
+impl ResultFeed for MemoryResultFeed {
+    async fn follow(&mut self, ids: &[JobId]) -> Result<()> {
+        for id in ids {
+            let newest = self.newest(id);
+            self.followed.entry(id.clone()).or_insert(newest);
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, id: &JobId) {
+        self.followed.remove(id);
+    }
+
+    async fn next(&mut self) -> ResultNews {
+        loop {
+            let mut news = self.followed.iter().map(|(id, seen)| (id.clone(), *seen, self.newest(id)));
+            let news = news.find(|(_, seen, newest)| newest > seen);
+            if let Some((id, _, newest)) = news {
+                self.followed.insert(id.clone(), newest);
+                return ResultNews::Of(id);
+            }
+            // The sender lives in `shared`, which is held here.
+            self.changes.changed().await.ok();
+        }
     }
 }
 

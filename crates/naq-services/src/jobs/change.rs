@@ -44,7 +44,7 @@ impl JobService {
     pub async fn cancel(&self, id: &JobId, reason: &str) -> Result<CancelOutcome> {
         let mut traces = self.traces(id).await?;
         traces.sort_by_key(Trace::rank);
-        let newest = traces.pop().ok_or_else(|| super::result::not_found(id))?;
+        let newest = traces.pop().ok_or_else(|| super::not_found(id))?;
         let was = newest.status();
         if was.is_terminal() {
             // A cancel that was cut off after its result has steps left, which the same call makes again.
@@ -84,7 +84,8 @@ impl JobService {
         Ok(Some(Ending { address, result: self.cancelled_result(&job, error), dead_letter: None }))
     }
 
-    /// Starts a new life of a failed or cancelled job: first attempt, at once.
+    /// Starts a new life of a failed or cancelled job: first attempt, at once; one that depends on others waits for them
+    /// again.
     ///
     /// # Errors
     /// [`JobServiceErrorKind::Conflict`] if it is neither, or if nothing is kept to start it from;
@@ -95,7 +96,7 @@ impl JobService {
         let (mut dead, others): (Vec<_>, Vec<_>) =
             traces.into_iter().partition(|trace| matches!(trace, Trace::Dead { .. }));
         let job = match (Trace::newest(others), dead.pop()) {
-            (None, None) => return Err(super::result::not_found(id)),
+            (None, None) => return Err(super::not_found(id)),
             (None, Some(dead)) => job_of_dead(dead)?,
             // The result of a failure is newer than its dead letter, which has the job.
             (Some(Trace::Ended { result, .. }), Some(dead)) if result.status == JobStatus::Failed => job_of_dead(dead)?,
@@ -166,7 +167,8 @@ impl JobService {
 
     pub(super) async fn reborn(&self, job: Job, generation: u64) -> Result<Receipt> {
         let id = job.id.clone();
-        let entry = self.sized_entry(&job.reborn(generation), JobStatus::Pending)?;
+        let status = if job.depends_on.is_empty() { JobStatus::Pending } else { JobStatus::Waiting };
+        let entry = self.sized_entry(&job.reborn(generation), status)?;
         let receipt = receipt(&entry);
         match self.storage().requeue(entry).await {
             Ok(Enqueued::Stored) => Ok(receipt),

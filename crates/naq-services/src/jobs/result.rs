@@ -50,7 +50,42 @@ impl From<&JobStatusView> for ResultView {
     }
 }
 
+/// What those who wait for the end of a job need to know of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It has ended so.
+    Ended(JobStatus),
+    /// It has not. A result that is newer than `generation` is its end.
+    Unfinished {
+        /// The revision of the result that its life began from; 0 if there was none.
+        generation: u64,
+        /// Whether its end leaves a result.
+        keeps_result: bool,
+    },
+    /// There is no such job, or nothing is kept of it.
+    Unknown,
+}
+
 impl JobService {
+    /// How a job stands for those who wait for its end.
+    ///
+    /// # Errors
+    /// If the store fails, or what it holds of the job cannot be read.
+    pub async fn standing(&self, id: &JobId) -> Result<Standing> {
+        let trace = match self.find(id).await {
+            Ok(trace) => trace,
+            Err(error) if error.kind() == JobServiceErrorKind::NotFound => return Ok(Standing::Unknown),
+            Err(error) => return Err(error),
+        };
+        let status = trace.status();
+        Ok(if status.is_terminal() {
+            Standing::Ended(status)
+        } else {
+            let generation = trace.job().map_or(0, |job| job.generation);
+            Standing::Unfinished { generation, keeps_result: !keeps_no_result(&trace) }
+        })
+    }
+
     /// Where a job stands.
     ///
     /// # Errors
@@ -120,12 +155,12 @@ impl JobService {
     }
 }
 
-pub(super) fn not_found(id: &JobId) -> JobServiceError {
+pub(crate) fn not_found(id: &JobId) -> JobServiceError {
     JobServiceError::new(JobServiceErrorKind::NotFound, format!("there is no job {id}"))
         .with_hint("results are kept for the job's result_ttl only; is this the right store?")
 }
 
-fn read_result(stored: &StoredResult) -> Result<JobResult> {
+pub(crate) fn read_result(stored: &StoredResult) -> Result<JobResult> {
     JobResult::decode(&stored.body).map_err(|source| {
         let message = format!("the stored result of job {} cannot be read", stored.id);
         JobServiceError::new(JobServiceErrorKind::Undecodable, message).with_source(source)

@@ -30,6 +30,7 @@ mod claim;
 mod ending;
 mod enqueue;
 mod failure;
+mod follow;
 mod kv;
 mod lease;
 mod life;
@@ -221,7 +222,7 @@ macro_rules! __conformance_checks {
                 the_feed_misses_nothing_while_entries_go
                 a_sooner_entry_wakes_the_feed_within_200_ms
                 a_change_between_two_calls_is_reported
-                jobs_that_wait_for_others_are_in_no_feed
+                a_feed_reports_what_waits_for_others
                 scheduled_entries_come_in_the_order_asked
                 a_retry_after_a_cancel_never_runs;
             ending:
@@ -235,6 +236,7 @@ macro_rules! __conformance_checks {
                 removing_a_dead_letter
                 requeueing_a_dead_job
                 requeueing_a_cancelled_job
+                requeueing_a_job_that_waits_for_others
                 ending_an_earlier_life_spares_the_new_one;
             look:
                 a_job_is_seen_in_every_state
@@ -245,6 +247,10 @@ macro_rules! __conformance_checks {
                 a_waiting_caller_gets_the_result_within_200_ms
                 waiting_for_a_result_ends_at_its_timeout
                 waiting_skips_results_that_are_not_newer;
+            follow:
+                news_of_followed_results_comes_within_200_ms
+                no_result_after_following_goes_unnoticed
+                one_feed_follows_a_thousand;
             kv:
                 a_key_lives_from_create_to_delete
                 a_stale_writer_conflicts

@@ -87,7 +87,17 @@ pub struct DueEntry {
     pub revision: u64,
 }
 
-/// What waits for its time, soonest first. Work per call depends on what is due, not on how much waits.
+/// An entry that waits for other jobs, as a [`DueFeed`] reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingEntry {
+    /// The job.
+    pub id: JobId,
+    /// For compare-and-set.
+    pub revision: u64,
+}
+
+/// What waits: for its time, soonest first, or for other jobs. Work per call depends on what is due or new, not on how
+/// much waits.
 #[async_trait]
 pub trait DueFeed: Send {
     /// Up to `max` entries due at or before `now`, soonest first. An entry stays in the feed until it leaves the
@@ -98,7 +108,11 @@ pub trait DueFeed: Send {
     /// When the soonest entry is due; `None` if nothing waits for a time.
     async fn next_due(&mut self) -> Result<Option<Timestamp>>;
 
-    /// Returns when [`next_due`](Self::next_due) may have become sooner.
+    /// Up to `max` entries that wait for other jobs and have not been reported at their present revision. One may be
+    /// reported again, and one that was removed meanwhile may be reported still.
+    async fn waiting(&mut self, max: usize) -> Result<Vec<WaitingEntry>>;
+
+    /// Returns when [`next_due`](Self::next_due) may have become sooner, or [`waiting`](Self::waiting) may have more.
     ///
     /// # Cancel safety
     /// Cancel safe: a change seen by a dropped call is reported by the next one.

@@ -19,8 +19,8 @@ use naq_models::{JobId, QueueName, Timestamp};
 
 use super::{
     Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, Finding, Heartbeat, KvEntry,
-    KvWatch, Lease, ListFilter, ListPage, Promoted, Promotion, QueueStats, Result, Review, ScheduledEntry, Settled,
-    Settlement, SharedStorage, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
+    KvWatch, Lease, ListFilter, ListPage, Promoted, Promotion, QueueStats, Result, ResultFeed, Review, ScheduledEntry,
+    Settled, Settlement, SharedStorage, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
 };
 pub use crate::connection::{Auth, ConnectionOptions, Tls};
 use crate::{connection::ConnectionService, kv_stores::KvStoreService, streams::StreamService};
@@ -40,6 +40,7 @@ mod promote;
 mod pull;
 mod repair;
 mod reserve;
+mod result_feed;
 mod results;
 mod running;
 mod scheduled;
@@ -316,6 +317,10 @@ impl Storage for NatsStorage {
 
     async fn wait_result(&self, id: &JobId, newer_than: u64, timeout: Duration) -> Result<Option<StoredResult>> {
         self.open("wait for result")?.wait_result(id, newer_than, timeout).await
+    }
+
+    async fn open_result_feed(&self) -> Result<Box<dyn ResultFeed>> {
+        Ok(Box::new(result_feed::Feed::open(Arc::clone(self.open("follow results")?))))
     }
 
     async fn sweep(&self, limit: usize) -> Result<usize> {

@@ -15,15 +15,15 @@ use naq_models::{JobId, QueueName, Timestamp};
 
 use self::{
     core::Session,
-    feeds::{SqliteDueFeed, SqliteHeartbeat, SqliteKvWatch},
+    feeds::{SqliteDueFeed, SqliteHeartbeat, SqliteKvWatch, SqliteResultFeed},
     look::Cursor,
     writer::Commit,
 };
 use super::{
     Action, Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, Finding, Heartbeat,
-    KvEntry, KvWatch, Lease, ListFilter, ListPage, Promoted, Promotion, QueueStats, Result, ResultRecord, Review,
-    ScheduledEntry, Settled, Settlement, SharedStorage, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo,
-    StoredResult,
+    KvEntry, KvWatch, Lease, ListFilter, ListPage, Promoted, Promotion, QueueStats, Result, ResultFeed, ResultRecord,
+    Review, ScheduledEntry, Settled, Settlement, SharedStorage, Sighting, Storage, StorageError, StorageErrorKind,
+    StorageInfo, StoredResult,
 };
 
 mod claims;
@@ -359,6 +359,11 @@ impl Storage for SqliteStorage {
             }
         };
         tokio::time::timeout(timeout, look).await.unwrap_or(Ok(None))
+    }
+
+    async fn open_result_feed(&self) -> Result<Box<dyn ResultFeed>> {
+        self.session.check_open("open_result_feed")?;
+        Ok(Box::new(SqliteResultFeed::open(Arc::clone(&self.session))))
     }
 
     async fn sweep(&self, limit: usize) -> Result<usize> {

@@ -140,6 +140,9 @@ impl Storage for NoStore {
     async fn wait_result(&self, _: &JobId, _: u64, _: Duration) -> Result<Option<StoredResult>> {
         touched!()
     }
+    async fn open_result_feed(&self) -> Result<Box<dyn ResultFeed>> {
+        touched!()
+    }
     async fn sweep(&self, _: usize) -> Result<usize> {
         touched!()
     }

@@ -17,7 +17,7 @@ use naq_services::{
     StorageError, StorageErrorKind,
     storage::{
         Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, Finding, Heartbeat, KvEntry,
-        KvWatch, Lease, LeaseState, ListFilter, ListPage, Promoted, Promotion, QueueStats, Result, Review,
+        KvWatch, Lease, LeaseState, ListFilter, ListPage, Promoted, Promotion, QueueStats, Result, ResultFeed, Review,
         ScheduledEntry, Settled, Settlement, SharedStorage, Sighting, Storage, StorageInfo, StoredResult,
     },
 };
@@ -200,6 +200,10 @@ impl Storage for Faulty {
 
     async fn wait_result(&self, id: &JobId, newer_than: u64, timeout: Duration) -> Result<Option<StoredResult>> {
         self.inner.wait_result(id, newer_than, timeout).await
+    }
+
+    async fn open_result_feed(&self) -> Result<Box<dyn ResultFeed>> {
+        self.inner.open_result_feed().await
     }
 
     async fn sweep(&self, limit: usize) -> Result<usize> {

@@ -277,6 +277,24 @@ pub(super) async fn requeueing_a_cancelled_job(scene: Scene) -> Verdict {
     Ok(())
 }
 
+/// Catches: a second life that starts although its dependencies are to be waited for, or that keeps the first one's letter.
+pub(super) async fn requeueing_a_job_that_waits_for_others(scene: Scene) -> Verdict {
+    let (store, other) = scene.pair().await?;
+    let first = job("q");
+    put_entries(&store, vec![entry(&first, JobStatus::Waiting)]).await?;
+    ensure_eq!(cancel(&other, &first).await?, Ended::Done, "cancel");
+    let ended = store.get_result(&first.id).await?.ok_or_else(|| Failure::new("no result"))?;
+    let second = first.clone().reborn(ended.revision);
+    let again = entry(&second, JobStatus::Waiting);
+    ensure_eq!(within(PATIENCE, "requeue", store.requeue(again)).await??, Enqueued::Stored, "requeue");
+    let found = store.get_scheduled(from_ref(&first.id)).await?.pop().flatten();
+    let found = found.ok_or_else(|| Failure::new("the second life waits nowhere"))?;
+    ensure_eq!((found.status, found.run), (JobStatus::Waiting, second.run), "(status, run) of the second life");
+    let mut puller = Puller::open(&other, "w", &["q"], LONG).await?;
+    puller.demand(1);
+    puller.nothing_for(QUIET).await
+}
+
 /// Catches: a cancel that looked, was overtaken by a retry of the job, and then destroys the new life.
 pub(super) async fn ending_an_earlier_life_spares_the_new_one(scene: Scene) -> Verdict {
     let (store, other) = scene.pair().await?;

@@ -81,6 +81,7 @@ pub(super) async fn a_closed_connection_says_so(scene: Scene) -> Verdict {
             ("get_scheduled", refusal(store.get_scheduled(from_ref(id)).await)),
             ("get_result", refusal(store.get_result(id).await)),
             ("wait_result", refusal(store.wait_result(id, 0, PATIENCE * 10).await)),
+            ("open_result_feed", refusal(store.open_result_feed().await)),
             ("sweep", refusal(store.sweep(10).await)),
             ("kv_get", refusal(store.kv_get(b, "k").await)),
             ("kv_create", refusal(store.kv_create(b, "k", value.clone(), None).await)),

@@ -15,7 +15,8 @@ use super::{
     },
 };
 use crate::storage::{
-    Action, DueFeed, Entry, Promoted, Promotion, ScheduledEntry, Settled, SharedStorage, Sighting, StorageErrorKind,
+    Action, DueFeed, Promoted, Promotion, ScheduledEntry, Settled, SharedStorage, Sighting, StorageErrorKind,
+    WaitingEntry,
 };
 
 fn in_secs(secs: u64) -> Timestamp {
@@ -373,26 +374,6 @@ pub(super) async fn a_change_between_two_calls_is_reported(scene: Scene) -> Verd
     Err(Failure::new("twenty changes without the new entry"))
 }
 
-/// Catches: jobs that wait for others and are fired by the clock, or can never be started or seen.
-pub(super) async fn jobs_that_wait_for_others_are_in_no_feed(scene: Scene) -> Verdict {
-    let store = scene.open().await?;
-    let (first, second) = (job("q"), job("q"));
-    put_entries(&store, vec![entry(&first, JobStatus::Waiting), scheduled(&second, in_secs(1))]).await?;
-    let mut feed = feed(&store).await?;
-    until_due(&store, &mut *feed, in_secs(3_000_000), from_ref(&second.id)).await?;
-    let found = must_wait(&store, &first.id).await?;
-    ensure_eq!((found.status, found.run_at), (JobStatus::Waiting, None), "(status, run_at)");
-    let timed = Entry { status: JobStatus::Scheduled, ..scheduled(&first, in_secs(5)) };
-    store.reschedule(timed, found.revision).await?;
-    let mut both = vec![second.id.clone(), first.id.clone()];
-    until_due(&store, &mut *feed, in_secs(3_000_000), &both).await?;
-    let found = must_wait(&store, &first.id).await?;
-    ensure_eq!(found.status, JobStatus::Scheduled, "status when its dependencies are done");
-    ensure_eq!(promote(&store, promotion(&first, found.revision)).await?, Promoted::Done, "promotion");
-    both.pop();
-    until_due(&store, &mut *feed, in_secs(3_000_000), &both).await
-}
-
 /// Catches: a get of many entries that shifts answers or leaves gaps out.
 pub(super) async fn scheduled_entries_come_in_the_order_asked(scene: Scene) -> Verdict {
     let store = scene.open().await?;
@@ -434,4 +415,51 @@ pub(super) async fn a_retry_after_a_cancel_never_runs(scene: Scene) -> Verdict {
     .await?;
     puller.demand(5);
     puller.nothing_for(QUIET).await
+}
+
+/// Waits until the feed has reported exactly these as waiting for others.
+async fn until_waiting(feed: &mut dyn DueFeed, expected: &[WaitingEntry]) -> Verdict {
+    let mut found = std::collections::BTreeMap::new();
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        for entry in within(PATIENCE, "waiting", feed.waiting(2)).await?? {
+            found.insert(entry.id, entry.revision);
+        }
+        if expected.iter().all(|entry| found.get(&entry.id) == Some(&entry.revision)) {
+            ensure_eq!(found.len(), expected.len(), "entries that wait for others");
+            return Ok(());
+        }
+        tokio::time::timeout(QUIET, feed.changed()).await.ok();
+    }
+    Err(Failure::new(format!("waiting for others: {found:?}, expected {expected:?}")))
+}
+
+/// Catches: a leader that never learns of jobs that wait for others, or takes them for delayed ones.
+pub(super) async fn a_feed_reports_what_waits_for_others(scene: Scene) -> Verdict {
+    let (store, other) = scene.pair().await?;
+    let all = jobs("q", 5);
+    let mut early = feed(&other).await?;
+    put_entries(&store, all.iter().map(|job| entry(job, JobStatus::Waiting)).collect()).await?;
+    let mut waiting = Vec::new();
+    for job in &all {
+        let found = must_wait(&store, &job.id).await?;
+        ensure_eq!(found.status, JobStatus::Waiting, "status");
+        waiting.push(WaitingEntry { id: found.address.id, revision: found.revision });
+    }
+    until_waiting(&mut *early, &waiting).await?;
+    ensure_eq!(due(&mut *early, in_secs(1000), 10).await?.len(), 0, "due, of jobs that wait for others");
+    ensure_eq!(early.next_due().await?, None, "next due");
+    // One gets a time and waits on, one waits for that time only, one goes into its queue.
+    let mut moved = all[0].clone();
+    moved.run_at = Some(in_secs(100));
+    store.reschedule(entry(&moved, JobStatus::Waiting), waiting[0].revision).await?;
+    waiting[0].revision = must_wait(&store, &moved.id).await?.revision;
+    until_waiting(&mut *early, &waiting[..1]).await?;
+    let delayed = scheduled(&all[1], in_secs(100));
+    store.reschedule(delayed, waiting[1].revision).await?;
+    until_due(&store, &mut *early, in_secs(200), from_ref(&all[1].id)).await?;
+    ensure_eq!(promote(&store, promotion(&all[2], waiting[2].revision)).await?, Promoted::Done, "promoting");
+    let mut late = feed(&other).await?;
+    let left = [waiting[0].clone(), waiting[3].clone(), waiting[4].clone()];
+    until_waiting(&mut *late, &left).await
 }

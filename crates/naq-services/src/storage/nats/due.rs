@@ -5,7 +5,7 @@
 //! is found missing when it is due. About 100 bytes per waiting job.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
@@ -14,9 +14,12 @@ use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt};
 use naq_models::{JobId, Timestamp};
 
-use super::{Shared, scheduled::due_at};
+use super::{
+    Shared,
+    scheduled::{due_at, is_promoting, waits_for_jobs},
+};
 use crate::{
-    storage::{DueEntry, DueFeed, Result},
+    storage::{DueEntry, DueFeed, Result, WaitingEntry},
     streams::{StoredMessage, Tail, TailEvent},
 };
 
@@ -50,7 +53,7 @@ impl Departures {
     /// The revision at which feeds know an entry.
     pub(super) fn revision(&self, id: &JobId) -> Option<u64> {
         let feeds = self.feeds.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = |feed: Arc<Mutex<Index>>| Some(lock(&feed).by_id.get(id)?.1);
+        let known = |feed: Arc<Mutex<Index>>| lock(&feed).revision(id);
         feeds.iter().filter_map(Weak::upgrade).filter_map(known).max()
     }
 }
@@ -59,10 +62,14 @@ impl Departures {
 struct Index {
     by_time: BTreeSet<(Timestamp, JobId)>,
     by_id: HashMap<JobId, (Timestamp, u64)>,
+    /// Entries that wait for other jobs and have not been reported, with their revisions.
+    waiting: BTreeMap<JobId, u64>,
     /// Removed, although the message that stored it may still be on its way here.
     removed: HashMap<JobId, u64>,
-    /// Set when the soonest time may have become sooner.
-    sooner: bool,
+    /// Set when the soonest time may have become sooner, or when more entries wait for other jobs.
+    news: bool,
+    /// Whether everything is here that was there when the tail last began.
+    current: bool,
 }
 
 impl Index {
@@ -70,12 +77,17 @@ impl Index {
         if let Some((time, _)) = self.by_id.remove(id) {
             self.by_time.remove(&(time, id.clone()));
         }
+        self.waiting.remove(id);
+    }
+
+    fn revision(&self, id: &JobId) -> Option<u64> {
+        self.by_id.get(id).map(|(_, revision)| *revision).or_else(|| self.waiting.get(id).copied())
     }
 
     fn gone(&mut self, id: &JobId, revision: u64) {
-        match self.by_id.get(id) {
-            Some((_, known)) if *known > revision => {}
-            Some((_, known)) if *known == revision => self.remove(id),
+        match self.revision(id) {
+            Some(known) if known > revision => {}
+            Some(known) if known == revision => self.remove(id),
             _ => {
                 self.remove(id);
                 self.removed.insert(id.clone(), revision);
@@ -97,11 +109,17 @@ impl Index {
                 return;
             }
         }
+        let unreported = self.waiting.contains_key(&id);
         self.remove(&id);
         if let Some(time) = due_at(message) {
-            self.sooner |= self.by_time.first().is_none_or(|(first, _)| time < *first);
+            self.news |= self.by_time.first().is_none_or(|(first, _)| time < *first);
             self.by_time.insert((time, id.clone()));
             self.by_id.insert(id, (time, message.sequence));
+        } else if waits_for_jobs(message) && (unreported || !self.current || !is_promoting(message)) {
+            // What a leader moves at this moment is no news, unless that leader dies: then it is among the unreported of a
+            // standby, or found when a feed is opened.
+            self.waiting.insert(id, message.sequence);
+            self.news = true;
         }
     }
 }
@@ -117,8 +135,6 @@ pub(super) struct Feed {
     tail: Tail,
     /// What other processes removed.
     notices: Subscriber,
-    /// Whether the index has everything that was there when the tail last began.
-    current: bool,
 }
 
 impl Feed {
@@ -134,7 +150,7 @@ impl Feed {
         let notices = notices.map_err(|failure| shared.streams.error("open due feed", failure.into()))?;
         let index = Arc::default();
         shared.due.join(&index);
-        Ok(Self { shared, index, tail, notices, current: false })
+        Ok(Self { shared, index, tail, notices })
     }
 
     fn take(&mut self, event: TailEvent) {
@@ -142,8 +158,7 @@ impl Feed {
         match event {
             TailEvent::Restart => {
                 let removed = std::mem::take(&mut index.removed);
-                *index = Index { removed, sooner: true, ..Index::default() };
-                self.current = false;
+                *index = Index { removed, news: true, ..Index::default() };
             }
             TailEvent::Message(message) => {
                 if let Some(id) = self.shared.names.read_scheduled(&message.subject) {
@@ -151,10 +166,10 @@ impl Feed {
                 }
             }
             TailEvent::Current => {
-                index.sooner = true;
+                index.news = true;
                 // Whatever was removed before has not been reported, and will not be.
                 index.removed.clear();
-                self.current = true;
+                index.current = true;
             }
         }
     }
@@ -177,7 +192,7 @@ impl Feed {
             while let Some(notice) = self.notices.next().now_or_never().flatten() {
                 self.notice(&notice);
             }
-            if self.current {
+            if lock(&self.index).current {
                 return Ok(());
             }
             match tokio::time::timeout(patience, self.tail.next()).await {
@@ -208,14 +223,29 @@ impl DueFeed for Feed {
     async fn next_due(&mut self) -> Result<Option<Timestamp>> {
         self.catch_up().await?;
         let mut index = lock(&self.index);
-        index.sooner = false;
+        index.news = false;
         Ok(index.by_time.first().map(|(time, _)| *time))
+    }
+
+    async fn waiting(&mut self, max: usize) -> Result<Vec<WaitingEntry>> {
+        self.catch_up().await?;
+        let mut index = lock(&self.index);
+        let mut some = Vec::with_capacity(max.min(index.waiting.len()));
+        while some.len() < max
+            && let Some((id, revision)) = index.waiting.pop_first()
+        {
+            some.push(WaitingEntry { id, revision });
+        }
+        Ok(some)
     }
 
     async fn changed(&mut self) {
         loop {
-            if self.current && std::mem::take(&mut lock(&self.index).sooner) {
-                return;
+            {
+                let mut index = lock(&self.index);
+                if index.current && std::mem::take(&mut index.news) {
+                    return;
+                }
             }
             tokio::select! {
                 event = self.tail.next() => self.take(event),

@@ -150,7 +150,13 @@ impl Shared {
             return Ok(Enqueued::Duplicate);
         }
         crash_point("nats.requeue.id");
-        let stored = self.publish_run(&entry, "requeue").await?;
+        let stored = if entry.status == JobStatus::Pending {
+            self.publish_run(&entry, "requeue").await?
+        } else {
+            // Whatever run of an earlier life may be left there is superseded.
+            self.write_scheduled(&[&entry]).await.pop().unwrap_or(Ok(()))?;
+            Placed::Now
+        };
         crash_point("nats.requeue.published");
         self.remove_old_letter(letter, entry.generation, false).await?;
         crash_point("nats.requeue.done");

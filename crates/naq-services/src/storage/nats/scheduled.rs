@@ -27,6 +27,7 @@ pub(super) struct Waiting {
 impl Waiting {
     /// Reads an entry; `None` if it is not one of ours.
     pub(super) fn read(id: JobId, message: StoredMessage) -> Option<Self> {
+        let promoting = is_promoting(&message);
         let headers = &message.headers;
         let time = |name| headers.number::<i64>(name).and_then(Timestamp::from_unix_millis);
         let entry = ScheduledEntry {
@@ -42,17 +43,26 @@ impl Waiting {
             revision: message.sequence,
             body: message.payload,
         };
-        let promoting = message.headers.get(PROMOTING).is_some();
         Some(Self { entry, promoting })
     }
 }
 
 /// When an entry is due, if it waits for a time; readable without its body.
 pub(super) fn due_at(message: &StoredMessage) -> Option<Timestamp> {
-    if message.headers.get(STATUS) == Some(JobStatus::Waiting.as_str()) {
+    if waits_for_jobs(message) {
         return None;
     }
     message.headers.number(RUN_AT).and_then(Timestamp::from_unix_millis)
+}
+
+/// Whether a leader is moving an entry.
+pub(super) fn is_promoting(message: &StoredMessage) -> bool {
+    message.headers.get(PROMOTING).is_some()
+}
+
+/// Whether an entry waits for other jobs; readable without its body.
+pub(super) fn waits_for_jobs(message: &StoredMessage) -> bool {
+    message.headers.get(STATUS) == Some(JobStatus::Waiting.as_str())
 }
 
 impl Shared {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use naq_models::Timestamp;
+use naq_models::{JobId, Timestamp};
 use rusqlite::{Connection, params};
 use tokio::{
     sync::watch,
@@ -22,20 +22,26 @@ use super::{
     claims,
     core::Session,
     kv::{self, Snapshot},
-    rows::{self, revision_out},
+    rows::{self, revision_in, revision_out},
+    wake::Following,
     writer::{Commands, Commit},
 };
-use crate::storage::{Bucket, DueEntry, DueFeed, Heartbeat, KvChange, KvWatch, Lease, LeaseState, Result};
+use crate::storage::{
+    Bucket, DueEntry, DueFeed, Heartbeat, KvChange, KvWatch, Lease, LeaseState, Result, ResultFeed, ResultNews,
+    WaitingEntry,
+};
 
 /// See [`DueFeed`].
 pub(super) struct SqliteDueFeed {
     session: Arc<Session>,
     changes: watch::Receiver<u64>,
+    /// Up to which revision the entries that wait for other jobs were reported. Commits come in the order of revisions.
+    reported: u64,
 }
 
 impl SqliteDueFeed {
     pub(super) fn open(session: Arc<Session>) -> Self {
-        Self { changes: session.core.wake.due.subscribe(), session }
+        Self { changes: session.core.wake.due.subscribe(), session, reported: 0 }
     }
 }
 
@@ -45,6 +51,16 @@ fn due(conn: &Connection, now: Timestamp, max: usize) -> rusqlite::Result<Vec<Du
     )?;
     let rows = statement.query_map(params![now.unix_millis(), i64::try_from(max).unwrap_or(i64::MAX)], |row| {
         Ok(DueEntry { id: rows::id(row, 0)?, run_at: rows::time(row, 1)?, revision: revision_out(row.get(2)?) })
+    })?;
+    rows.collect()
+}
+
+fn waiting(conn: &Connection, after: u64, max: usize) -> rusqlite::Result<Vec<WaitingEntry>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT id, revision FROM jobs WHERE status = 1 AND revision > ?1 ORDER BY revision LIMIT ?2",
+    )?;
+    let rows = statement.query_map(params![revision_in(after), i64::try_from(max).unwrap_or(i64::MAX)], |row| {
+        Ok(WaitingEntry { id: rows::id(row, 0)?, revision: revision_out(row.get(1)?) })
     })?;
     rows.collect()
 }
@@ -62,10 +78,48 @@ impl DueFeed for SqliteDueFeed {
         Ok(first.first().map(|entry| entry.run_at))
     }
 
+    async fn waiting(&mut self, max: usize) -> Result<Vec<WaitingEntry>> {
+        let after = self.reported;
+        let found = self.session.read("waiting", move |conn| waiting(conn, after, max)).await?;
+        self.reported = found.last().map_or(after, |entry| entry.revision);
+        Ok(found)
+    }
+
     async fn changed(&mut self) {
         let _watching = self.session.watch();
         // The sender lives in the session that this feed holds.
         self.changes.changed().await.ok();
+    }
+}
+
+/// See [`ResultFeed`].
+pub(super) struct SqliteResultFeed {
+    session: Arc<Session>,
+    following: Following,
+}
+
+impl SqliteResultFeed {
+    pub(super) fn open(session: Arc<Session>) -> Self {
+        Self { following: session.core.wake.follow_results(), session }
+    }
+}
+
+#[async_trait]
+impl ResultFeed for SqliteResultFeed {
+    async fn follow(&mut self, ids: &[JobId]) -> Result<()> {
+        self.session.check_open("follow")?;
+        self.following.add(ids);
+        Ok(())
+    }
+
+    fn forget(&mut self, id: &JobId) {
+        self.following.remove(id);
+    }
+
+    async fn next(&mut self) -> ResultNews {
+        // Nobody's results are no reason to look into the file again and again.
+        let _watching = (!self.following.is_empty()).then(|| self.session.watch());
+        self.following.next().await
     }
 }
 

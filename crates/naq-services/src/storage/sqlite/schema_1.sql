@@ -30,6 +30,7 @@ CREATE TABLE jobs (
     body BLOB NOT NULL
 ) STRICT;
 CREATE INDEX jobs_waiting ON jobs (queue, status) WHERE status <> 2;
+CREATE INDEX jobs_dependent ON jobs (revision) WHERE status = 1;
 CREATE INDEX jobs_due ON jobs (run_at) WHERE status IN (0, 4);
 
 -- Queued jobs that may be claimed. key = (queue * 4 + priority) << 44 | seq: a lane is a range of keys in its order, and

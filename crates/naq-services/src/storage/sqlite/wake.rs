@@ -9,7 +9,9 @@ use std::{
 };
 
 use naq_models::JobId;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+
+use crate::storage::ResultNews;
 
 /// One kind of change.
 #[derive(Debug)]
@@ -40,7 +42,29 @@ pub(super) struct Wake {
     pub(super) due: Topic,
     /// A key changed.
     pub(super) keys: Topic,
-    results: Mutex<HashMap<JobId, watch::Sender<()>>>,
+    results: Mutex<Waiters>,
+}
+
+/// Who waits for results.
+#[derive(Debug, Default)]
+struct Waiters {
+    by_id: HashMap<JobId, watch::Sender<()>>,
+    followers: HashMap<u64, Follower>,
+    last_follower: u64,
+}
+
+#[derive(Debug)]
+struct Follower {
+    ids: HashSet<JobId>,
+    /// At most one line per result of a followed job.
+    news: mpsc::UnboundedSender<ResultNews>,
+}
+
+impl Follower {
+    fn tell(&self, news: ResultNews) {
+        // The receiver goes after the follower was removed.
+        self.news.send(news).ok();
+    }
 }
 
 /// What one transaction changed.
@@ -51,6 +75,8 @@ pub(super) struct Changes {
     pub(super) due: bool,
     pub(super) keys: bool,
     pub(super) results: Vec<JobId>,
+    /// There are results that were not named, because nobody waited for one when the transaction began.
+    pub(super) unnamed_results: bool,
 }
 
 impl Wake {
@@ -64,7 +90,7 @@ impl Wake {
         }
     }
 
-    fn results(&self) -> MutexGuard<'_, HashMap<JobId, watch::Sender<()>>> {
+    fn results(&self) -> MutexGuard<'_, Waiters> {
         self.results.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -81,34 +107,53 @@ impl Wake {
             }
         }
         if !changes.results.is_empty() {
-            let waiting = self.results();
-            for sender in changes.results.iter().filter_map(|id| waiting.get(id)) {
+            let waiters = self.results();
+            for sender in changes.results.iter().filter_map(|id| waiters.by_id.get(id)) {
                 sender.send_replace(());
             }
+            for follower in waiters.followers.values() {
+                for id in changes.results.iter().filter(|id| follower.ids.contains(*id)) {
+                    follower.tell(ResultNews::Of(id.clone()));
+                }
+            }
         }
-    }
-
-    /// Whose results are waited for.
-    pub(super) fn awaited(&self) -> HashSet<JobId> {
-        self.results().keys().cloned().collect()
+        // Whoever began to wait after the transaction did, and looked before its commit, has not seen them.
+        if changes.unnamed_results && self.awaits_results() {
+            self.announce_all_results();
+        }
     }
 
     /// Whether a result is waited for at all.
     pub(super) fn awaits_results(&self) -> bool {
-        !self.results().is_empty()
+        let waiters = self.results();
+        !waiters.by_id.is_empty() || waiters.followers.values().any(|follower| !follower.ids.is_empty())
     }
 
     /// Wakes everyone who waits for a result.
     pub(super) fn announce_all_results(&self) {
-        for sender in self.results().values() {
+        let waiters = self.results();
+        for sender in waiters.by_id.values() {
             sender.send_replace(());
         }
+        for follower in waiters.followers.values() {
+            follower.tell(ResultNews::Lost);
+        }
+    }
+
+    /// A follower of results, of none at first.
+    pub(super) fn follow_results(self: &Arc<Self>) -> Following {
+        let (sender, news) = mpsc::unbounded_channel();
+        let mut waiters = self.results();
+        waiters.last_follower += 1;
+        let number = waiters.last_follower;
+        waiters.followers.insert(number, Follower { ids: HashSet::new(), news: sender });
+        Following { number, news, wake: Arc::clone(self) }
     }
 
     /// Waits for a result from now on.
     pub(super) fn await_result(self: &Arc<Self>, id: &JobId) -> ResultWait {
         let mut results = self.results();
-        let changes = results.entry(id.clone()).or_insert_with(|| watch::Sender::new(())).subscribe();
+        let changes = results.by_id.entry(id.clone()).or_insert_with(|| watch::Sender::new(())).subscribe();
         ResultWait { id: id.clone(), changes: Some(changes), wake: Arc::clone(self) }
     }
 }
@@ -135,8 +180,48 @@ impl Drop for ResultWait {
     fn drop(&mut self) {
         let mut results = self.wake.results();
         self.changes = None;
-        if results.get(&self.id).is_some_and(|sender| sender.receiver_count() == 0) {
-            results.remove(&self.id);
+        if results.by_id.get(&self.id).is_some_and(|sender| sender.receiver_count() == 0) {
+            results.by_id.remove(&self.id);
         }
+    }
+}
+
+/// See [`Wake::follow_results`].
+#[derive(Debug)]
+pub(super) struct Following {
+    number: u64,
+    news: mpsc::UnboundedReceiver<ResultNews>,
+    wake: Arc<Wake>,
+}
+
+impl Following {
+    fn change(&self, what: impl FnOnce(&mut HashSet<JobId>)) {
+        if let Some(follower) = self.wake.results().followers.get_mut(&self.number) {
+            what(&mut follower.ids);
+        }
+    }
+
+    pub(super) fn add(&self, ids: &[JobId]) {
+        self.change(|followed| followed.extend(ids.iter().cloned()));
+    }
+
+    pub(super) fn remove(&self, id: &JobId) {
+        self.change(|followed| {
+            followed.remove(id);
+        });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.wake.results().followers.get(&self.number).is_none_or(|follower| follower.ids.is_empty())
+    }
+
+    pub(super) async fn next(&mut self) -> ResultNews {
+        self.news.recv().await.expect("the sender stays until this is dropped")
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.wake.results().followers.remove(&self.number);
     }
 }

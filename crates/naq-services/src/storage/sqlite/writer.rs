@@ -23,6 +23,7 @@ use super::{
     clock::Moment,
     error::{Failure, is_busy},
     inbox::{Inbox, Taken},
+    rows,
     wake::{Changes, Wake},
 };
 
@@ -31,7 +32,7 @@ const MAX_GROUP_ROWS: usize = 2000;
 /// How often the file is checked for changes by other processes, while somebody waits for one.
 const LOOK_EVERY: Duration = Duration::from_millis(12);
 /// At most so many results are named one by one when another process wrote them.
-const MAX_NAMED_RESULTS: u32 = 10_000;
+const MAX_NAMED_RESULTS: usize = 10_000;
 
 /// Whether a commit must survive a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -333,21 +334,18 @@ impl Writer {
             freed: true,
             due: true,
             keys: kv_revision != self.seen.kv_revision,
-            results: Vec::new(),
+            ..Changes::default()
         };
-        let awaited = self.wake.awaited();
         let mut all_results = false;
-        if !awaited.is_empty() && revision != self.seen.revision {
+        if revision != self.seen.revision && self.wake.awaits_results() {
             let mut newer =
                 self.conn.prepare_cached("SELECT id FROM results WHERE revision > ?1 ORDER BY revision LIMIT ?2")?;
-            let mut rows = newer.query(params![self.seen.revision, MAX_NAMED_RESULTS])?;
-            let mut found = 0;
+            let mut rows =
+                newer.query(params![self.seen.revision, i64::try_from(MAX_NAMED_RESULTS).unwrap_or(i64::MAX)])?;
             while let Some(row) = rows.next()? {
-                found += 1;
-                let id = row.get_ref(0)?.as_str()?;
-                changes.results.extend(awaited.get(id).cloned());
+                changes.results.push(rows::id(row, 0)?);
             }
-            all_results = found == MAX_NAMED_RESULTS;
+            all_results = changes.results.len() == MAX_NAMED_RESULTS;
         }
         self.wake.announce(&changes);
         if all_results {
@@ -364,6 +362,8 @@ impl Writer {
 pub(super) fn note_result(tx: &mut Tx<'_>, id: &JobId) {
     if tx.results_awaited {
         tx.changes.results.push(id.clone());
+    } else {
+        tx.changes.unnamed_results = true;
     }
 }
 
