@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 use naq_models::{Timestamp, WireFormat};
 use naq_services::{
     JobService, JobSettings, SchedulerService, StorageError,
-    storage::{DueEntry, Promoted, SharedStorage, WaitingEntry},
+    storage::{DueEntry, DueFeed, Promoted, SharedStorage, WaitingEntry},
 };
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -111,11 +111,15 @@ impl Scheduler {
     }
 
     async fn take_turn(&self, stop: &CancellationToken) -> Result<Left, SchedulerError> {
-        let Some(mut term) = self.candidate.acquire(stop).await.map_err(SchedulerError::Store)? else {
-            return Ok(Left::Asked);
+        // Kept warm while another leads: to read a million entries anew would take longer than a takeover may.
+        let mut feed = self.storage.open_due_feed().await.map_err(SchedulerError::Store)?;
+        let acquired = tokio::select! {
+            term = self.candidate.acquire(stop) => term,
+            () = async { loop { feed.changed().await } } => unreachable!("a feed never ends"),
         };
+        let Some(mut term) = acquired.map_err(SchedulerError::Store)? else { return Ok(Left::Asked) };
         tracing::info!(holder = self.candidate.holder, term = term.number, "leads the scheduler");
-        let left = self.lead_all(&mut term, stop).await;
+        let left = self.lead_all(&mut term, &mut *feed, stop).await;
         if !matches!(left, Ok(Left::Deposed)) {
             self.candidate.resign(term).await;
         }
@@ -123,7 +127,12 @@ impl Scheduler {
     }
 
     /// Everything that a leader does, side by side.
-    async fn lead_all(&self, term: &mut Term, stop: &CancellationToken) -> Result<Left, SchedulerError> {
+    async fn lead_all(
+        &self,
+        term: &mut Term,
+        feed: &mut dyn DueFeed,
+        stop: &CancellationToken,
+    ) -> Result<Left, SchedulerError> {
         let clock = StoreClock::measured(&*self.storage).await.map_err(SchedulerError::Store)?;
         let recurring = Recurring { service: &self.schedules, clock: &clock, authority: term.authority() };
         let dependencies = Dependencies {
@@ -134,7 +143,7 @@ impl Scheduler {
         };
         let (waiting, arrivals) = mpsc::unbounded_channel();
         tokio::select! {
-            left = self.lead(term, &clock, waiting, stop) => left,
+            left = self.lead(term, feed, &clock, waiting, stop) => left,
             error = dependencies.run(arrivals) => Err(match error {
                 DependenciesError::Store(error) => SchedulerError::Store(error),
                 other => SchedulerError::Format(other.to_string()),
@@ -148,12 +157,12 @@ impl Scheduler {
     async fn lead(
         &self,
         term: &mut Term,
+        feed: &mut dyn DueFeed,
         clock: &StoreClock,
         waiting: mpsc::UnboundedSender<Vec<WaitingEntry>>,
         stop: &CancellationToken,
     ) -> Result<Left, SchedulerError> {
         let store = SchedulerError::Store;
-        let mut feed = self.storage.open_due_feed().await.map_err(store)?;
         let mut renew_at = BootTime::now().plus(self.options.lock_renew_interval);
         let mut stalled = PAUSE_MIN;
         loop {
