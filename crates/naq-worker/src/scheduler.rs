@@ -185,7 +185,13 @@ impl Scheduler {
             let now = clock.fresh(&*self.storage, CLOCK_AGE).await.map_err(store)?;
             let due = feed.due(now, BATCH * PIPELINE).await.map_err(store)?;
             let found = due.len();
-            let moved = self.fire(due, now, term).await?;
+            let moved = if due.is_empty() {
+                0
+            } else {
+                // The clock of a host may have been set back since it was last asked.
+                let now = clock.measure(&*self.storage).await.map_err(store)?;
+                self.fire(due, now, term).await?
+            };
             if moved > 0 {
                 stalled = PAUSE_MIN;
                 continue;

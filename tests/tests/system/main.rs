@@ -3,6 +3,7 @@
 mod bad_input;
 mod burning;
 mod cli;
+mod clock_jumps;
 mod crash_points;
 mod deploy;
 mod external;
