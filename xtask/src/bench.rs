@@ -30,12 +30,24 @@ pub(crate) struct Options {
     /// Which stores to measure
     #[arg(long, value_enum, default_value_t = Stores::All)]
     store: Stores,
+    /// What to measure
+    #[arg(long, value_enum, default_value_t = Part::All)]
+    part: Part,
     /// Where the JSON goes [default: bench.json in the target directory]
     #[arg(long)]
     out: Option<PathBuf>,
     /// Write the table into docs/operating/speed.md
     #[arg(long, conflicts_with = "quick")]
     write: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Ratios to bare loops, latency and footprint
+    Speed,
+    /// The scheduler while a million delayed jobs wait
+    Delayed,
+    All,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -58,6 +70,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .collect();
     let plan = json!({ "measure": {
         "quick": options.quick,
+        "speed": options.part != Part::Delayed,
+        "delayed": options.part != Part::Speed,
         "sqlite": options.store != Stores::Nats,
         "nats": nats,
         "scratch": scratch.path(),

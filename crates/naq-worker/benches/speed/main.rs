@@ -5,6 +5,7 @@
 //! a file. Servers are started, and the table is judged and printed, by xtask.
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "a terminal program: printing is what it is for")]
 
+mod delayed;
 mod footprint;
 mod jobs;
 mod latency;
@@ -43,7 +44,7 @@ fn run(text: &str) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match part {
         Part::Measure(plan) => runtime.block_on(measure(&plan)),
-        Part::Serve(served) => runtime.block_on(other_process::serve(&served)),
+        Part::Serve(role, served) => runtime.block_on(other_process::serve(role, &served)),
     }
 }
 

@@ -20,10 +20,10 @@ use naq_services::{
 };
 
 use crate::{
-    footprint,
+    delayed, footprint,
     jobs::{self, Encoded, Keep},
     latency,
-    other_process::OtherProcess,
+    other_process::{OtherProcess, Role},
     plan::{Plan, Served, Server},
     report::{Found, Report, Store},
     rounds::compare,
@@ -43,13 +43,18 @@ pub(crate) async fn measure(plan: &Plan, server: &Server, report: &mut Report) -
             .into(),
     });
     let bench = Bench { plan, server, name: format!("NATS {}", server.name), storage, bare };
-    bench.enqueue(report).await?;
-    for keep in [Keep::Result, Keep::Nothing] {
-        bench.run(report, keep).await?;
+    if plan.speed {
+        bench.enqueue(report).await?;
+        for keep in [Keep::Result, Keep::Nothing] {
+            bench.run(report, keep).await?;
+        }
+        bench.against_fixed(report).await?;
+        bench.latency(report).await?;
+        bench.footprint(report).await?;
     }
-    bench.against_fixed(report).await?;
-    bench.latency(report).await?;
-    bench.footprint(report).await?;
+    if plan.delayed {
+        bench.delayed(report).await?;
+    }
     bench.storage.close().await;
     Ok(())
 }
@@ -204,9 +209,14 @@ impl Bench<'_> {
     }
 
     async fn footprint(&self, report: &mut Report) -> Result<()> {
-        let worker = OtherProcess::start(Served::Nats(self.server.url.clone()))?;
+        let worker = OtherProcess::start(Role::Worker, Served::Nats(self.server.url.clone()))?;
         footprint::measure(self.plan, &self.name, self.server.gated, &self.service(), &worker, report).await?;
         worker.stop().await
+    }
+
+    async fn delayed(&self, report: &mut Report) -> Result<()> {
+        let served = Served::Nats(self.server.url.clone());
+        delayed::measure(self.plan, &self.name, self.server.gated, &self.service(), served, report).await
     }
 
     /// The price of ids as addresses: one subject for all jobs and one for all results is the fastest there is.

@@ -6,10 +6,14 @@
 use std::{fs, path::PathBuf, process::Stdio, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use naq_models::{QueueName, RawJson, Verdict};
+use naq_models::{QueueName, RawJson, Verdict, WireFormat};
 use naq_services::{JobContext, storage::SharedStorage};
-use naq_worker::{ErasedHandler, HandlerRegistry, Shutdown, Worker, handler::HandlerFuture};
+use naq_worker::{
+    ErasedHandler, HandlerRegistry, Scheduler, SchedulerOptions, Shutdown, Worker, WorkerBuilder, WorkerOptions,
+    handler::HandlerFuture,
+};
 use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
@@ -25,6 +29,8 @@ use crate::{
 pub(crate) const STAMP: &str = "bench.stamp";
 /// Does not end by itself.
 pub(crate) const WAIT: &str = "bench.wait";
+/// The queue of a runner.
+pub(crate) const TICKS: &str = "ticks";
 /// What a worker has that was told nothing.
 const CONCURRENCY: usize = 10;
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,6 +39,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) fn shared_nanos() -> i64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+/// What the other process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) enum Role {
+    /// It runs jobs and may lead the scheduler, as a worker does that was told nothing.
+    Worker,
+    /// It only runs jobs.
+    Runner,
+    /// It only schedules.
+    Scheduler,
 }
 
 struct Stamp;
@@ -67,22 +84,32 @@ impl ErasedHandler for Wait {
     }
 }
 
-/// A worker with both handlers, for the default queue.
-pub(crate) fn worker(storage: SharedStorage) -> Result<Worker> {
+/// A worker with both handlers.
+fn worker(role: Role, storage: SharedStorage) -> Result<WorkerBuilder> {
     let mut handlers = HandlerRegistry::default();
     handlers.insert(Arc::new(Stamp))?;
     handlers.insert(Arc::new(Wait))?;
-    let queue = QueueName::default();
-    Ok(Worker::builder(storage).queue(queue).concurrency(CONCURRENCY).handlers(handlers).build()?)
+    // Apart from what the worker of another measurement has left behind.
+    let queue = if role == Role::Runner { QueueName::new(TICKS)? } else { QueueName::default() };
+    Ok(Worker::builder(storage).queue(queue).concurrency(CONCURRENCY).handlers(handlers))
 }
 
 /// The child's side: runs until it is killed.
-pub(crate) async fn serve(served: &Served) -> Result<()> {
+pub(crate) async fn serve(role: Role, served: &Served) -> Result<()> {
     let storage = match served {
         Served::Sqlite(path) => sqlite::open(path).await?,
         Served::Nats(url) => nats::open(url).await?,
     };
-    worker(storage)?.run(Shutdown::new()).await?;
+    if role == Role::Scheduler {
+        let holder = format!("bench-{}", std::process::id());
+        let scheduler = Scheduler::new(storage, holder, SchedulerOptions::default(), WireFormat::Json);
+        return Ok(scheduler.run(&Shutdown::new()).await?);
+    }
+    let mut options = WorkerOptions::default();
+    if role == Role::Runner {
+        options.scheduler = None;
+    }
+    worker(role, storage)?.options(options).build()?.run(Shutdown::new()).await?;
     Ok(())
 }
 
@@ -93,9 +120,9 @@ pub(crate) struct OtherProcess {
 }
 
 impl OtherProcess {
-    pub(crate) fn start(served: Served) -> Result<Self> {
+    pub(crate) fn start(role: Role, served: Served) -> Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
-            .arg(serde_json::to_string(&Part::Serve(served))?)
+            .arg(serde_json::to_string(&Part::Serve(role, served))?)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

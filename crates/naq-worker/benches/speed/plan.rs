@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::other_process::Role;
+
 /// What this process is for.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -13,7 +15,7 @@ pub(crate) enum Part {
     /// Measure and report.
     Measure(Plan),
     /// Be the worker in another process.
-    Serve(Served),
+    Serve(Role, Served),
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -21,6 +23,10 @@ pub(crate) enum Part {
 pub(crate) struct Plan {
     /// Fewer rounds, fewer jobs: to see that it works, not to judge.
     pub(crate) quick: bool,
+    /// Compare with bare loops, and measure latency and footprint.
+    pub(crate) speed: bool,
+    /// Measure the scheduler while very many delayed jobs wait.
+    pub(crate) delayed: bool,
     /// Measure the embedded store.
     pub(crate) sqlite: bool,
     /// Measure these servers.
@@ -66,6 +72,11 @@ impl Plan {
     /// Jobs that wait while a worker's memory is measured.
     pub(crate) fn waiting(&self) -> usize {
         if self.quick { 20_000 } else { 100_000 }
+    }
+
+    /// Jobs that wait for their time while the scheduler is measured.
+    pub(crate) fn delayed(&self) -> usize {
+        if self.quick { 50_000 } else { 1_000_000 }
     }
 
     /// Seconds for which an idle worker is watched.

@@ -22,10 +22,10 @@ use naq_services::{
 use tokio::task::spawn_blocking;
 
 use crate::{
-    footprint,
+    delayed, footprint,
     jobs::{self, Encoded, Keep},
     latency,
-    other_process::OtherProcess,
+    other_process::{OtherProcess, Role},
     plan::{Plan, Served},
     report::{Found, Report, Store},
     rounds::compare,
@@ -48,12 +48,18 @@ pub(crate) async fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     });
     storage.close().await;
 
-    bench.enqueue(report).await?;
-    for keep in [Keep::Result, Keep::Nothing] {
-        bench.run(report, keep).await?;
+    if plan.speed {
+        bench.enqueue(report).await?;
+        for keep in [Keep::Result, Keep::Nothing] {
+            bench.run(report, keep).await?;
+        }
+        bench.latency(report).await?;
+        bench.footprint(report).await?;
     }
-    bench.latency(report).await?;
-    bench.footprint(report).await
+    if plan.delayed {
+        bench.delayed(report).await?;
+    }
+    Ok(())
 }
 
 struct Bench<'a> {
@@ -212,7 +218,7 @@ impl Bench<'_> {
         let found = latency::in_process(&service, Arc::clone(&storage), samples, Some(2.0)).await?;
         report.add("SQLite", "enqueue to start, idle, in process", true, found);
         eprintln!("  SQLite, latency across processes");
-        let mut worker = OtherProcess::start(Served::Sqlite(file.path()))?;
+        let mut worker = OtherProcess::start(Role::Worker, Served::Sqlite(file.path()))?;
         let found = latency::across_processes(&service, &mut worker, samples, Some(25.0)).await?;
         report.add("SQLite", "enqueue to start, idle, across processes", true, found);
         worker.stop().await?;
@@ -224,9 +230,18 @@ impl Bench<'_> {
         let file = self.file("footprint")?;
         let storage = file.open().await?;
         let service = JobService::new(Arc::clone(&storage), JobSettings::default());
-        let worker = OtherProcess::start(Served::Sqlite(file.path()))?;
+        let worker = OtherProcess::start(Role::Worker, Served::Sqlite(file.path()))?;
         footprint::measure(self.plan, "SQLite", true, &service, &worker, report).await?;
         worker.stop().await?;
+        storage.close().await;
+        Ok(())
+    }
+
+    async fn delayed(&self, report: &mut Report) -> Result<()> {
+        let file = self.file("delayed")?;
+        let storage = file.open().await?;
+        let service = JobService::new(Arc::clone(&storage), JobSettings::default());
+        delayed::measure(self.plan, "SQLite", true, &service, Served::Sqlite(file.path()), report).await?;
         storage.close().await;
         Ok(())
     }
