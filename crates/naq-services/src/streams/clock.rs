@@ -54,21 +54,23 @@ impl Clock {
     }
 
     async fn measure(&self) -> Result<Measured, ApiFailure> {
-        let before = uptime();
-        let text = match self.streams.stream_info(&self.stream).await?.and_then(|info| info.ts) {
-            Some(text) => text,
-            None => self.time_of_a_consumer().await?,
+        let asked = uptime();
+        let told = self.streams.stream_info(&self.stream).await?.and_then(|info| info.ts);
+        let one_way = uptime().saturating_sub(asked) / 2;
+        let (asked, text) = match told {
+            Some(text) => (asked, text),
+            None => (uptime(), self.time_of_a_consumer().await?),
         };
-        let after = uptime();
         let there = text
             .parse()
             .map_err(|error| ApiFailure::Malformed(serde::de::Error::custom(format!("the server's time: {error}"))))?;
-        let measured = Measured { here: before + after.saturating_sub(before) / 2, there };
+        let measured = Measured { here: asked + one_way, there };
         *self.measured.lock().unwrap_or_else(PoisonError::into_inner) = Some(measured);
         Ok(measured)
     }
 
-    /// Servers before 2.10 do not tell their time, but they tell when a consumer was made.
+    /// Servers before 2.10 do not tell their time, but they tell when a consumer was made: that is when the request came in,
+    /// long before the answer goes out, as files may be made in between.
     async fn time_of_a_consumer(&self) -> Result<String, ApiFailure> {
         #[derive(Deserialize)]
         struct Created {
