@@ -245,8 +245,6 @@ async fn what_is_kept_for_a_while_is_gone_afterwards() {
     store.drain(diary.handler()).await.unwrap();
     let storage = store.storage();
     storage.kv_create(Bucket::Unique, "k", "v".into(), Some(secs(60))).await.unwrap();
-    let mut watch = storage.kv_watch(Bucket::Unique, "").await.unwrap();
-    while watch.next().await != KvChange::Current {}
 
     store.clock().advance(secs(60) - Duration::from_millis(1));
     assert!(storage.get_result(job.id()).await.unwrap().is_some());
@@ -254,10 +252,23 @@ async fn what_is_kept_for_a_while_is_gone_afterwards() {
     assert!(store.jobs().enqueue(note().job_id("a")).await.unwrap().receipt().unwrap().duplicate);
     store.clock().advance(Duration::from_millis(1));
     assert!(storage.get_result(job.id()).await.unwrap().is_none());
-    let told = tokio::time::timeout(secs(5), watch.next()).await;
-    assert_eq!(told, Ok(KvChange::Gone("k".to_owned())), "watchers are told at once");
     storage.kv_create(Bucket::Unique, "k", "w".into(), None).await.unwrap();
     assert!(!store.jobs().enqueue(note().job_id("a")).await.unwrap().receipt().unwrap().duplicate);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_time_is_woken_when_it_is_moved() {
+    let store = TestStore::memory().await.unwrap();
+    let storage = store.storage();
+    storage.kv_create(Bucket::Unique, "k", "v".into(), Some(secs(HOUR))).await.unwrap();
+    let mut watch = storage.kv_watch(Bucket::Unique, "").await.unwrap();
+    while watch.next().await != KvChange::Current {}
+    let mut feed = storage.open_due_feed().await.unwrap();
+    assert!(feed.due(store.clock().now(), 1).await.unwrap().is_empty());
+    // In this order: both wait when the time is moved.
+    let woken = async { tokio::join!(watch.next(), feed.changed(), async { store.clock().advance(secs(HOUR)) }) };
+    let (told, (), _) = tokio::time::timeout(secs(10), woken).await.unwrap();
+    assert_eq!(told, KvChange::Gone("k".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
