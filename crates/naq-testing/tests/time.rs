@@ -269,6 +269,8 @@ async fn who_waits_for_a_time_is_woken_when_it_is_moved() {
     let woken = async { tokio::join!(watch.next(), feed.changed(), async { store.clock().advance(secs(HOUR)) }) };
     let (told, (), _) = tokio::time::timeout(secs(10), woken).await.unwrap();
     assert_eq!(told, KvChange::Gone("k".to_owned()));
+    let again = tokio::select! { biased; () = feed.changed() => true, () = std::future::ready(()) => false };
+    assert!(!again, "a move wakes once");
 }
 
 #[tokio::test(start_paused = true)]
