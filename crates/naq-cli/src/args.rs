@@ -12,7 +12,8 @@ use naq_worker::QueueSpec;
 mod job;
 mod scheduler;
 
-pub use job::{BulkSource, EnqueueArgs, JobCommand, When};
+pub(crate) use job::BY_HAND;
+pub use job::{BulkSource, ControlVerb, EnqueueArgs, JobCommand, When};
 pub use scheduler::{SchedulerCommand, TimingArgs, UpsertArgs};
 
 /// A background job queue on one SQLite file or a NATS JetStream cluster.

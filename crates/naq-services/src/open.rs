@@ -57,11 +57,31 @@ fn max_payload(config: &NaqConfig) -> usize {
 
 #[cfg(feature = "sqlite")]
 async fn embedded(options: SqliteOptions, config: &NaqConfig) -> Result<SharedStorage, StorageError> {
+    sqlite::open(configured(options, config)).await
+}
+
+/// For test kits: a new store `memory://NAME` whose time stands at `start`, or at that of the host, until a test moves
+/// it. Who opens that name while it is open, in whatever way, finds this store.
+///
+/// # Errors
+/// If a store of that name is open.
+#[cfg(feature = "sqlite")]
+#[doc(hidden)]
+pub async fn open_virtual(
+    name: &str,
+    start: Option<naq_models::Timestamp>,
+    config: &NaqConfig,
+) -> Result<SharedStorage, StorageError> {
+    sqlite::open_virtual(configured(SqliteOptions::memory(name), config), start).await
+}
+
+#[cfg(feature = "sqlite")]
+fn configured(options: SqliteOptions, config: &NaqConfig) -> SqliteOptions {
     let synchronous = match config.storage.synchronous {
         naq_config::Synchronous::Full => sqlite::Synchronous::Full,
         naq_config::Synchronous::Normal => sqlite::Synchronous::Normal,
     };
-    sqlite::open(SqliteOptions { synchronous, max_body: max_payload(config), ..options }).await
+    SqliteOptions { synchronous, max_body: max_payload(config), ..options }
 }
 
 #[cfg(feature = "nats")]

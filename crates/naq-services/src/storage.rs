@@ -27,6 +27,7 @@ mod result_feed;
 mod settlement;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod virtual_clock;
 
 pub use consumer::{
     Claim, Consumer, ConsumerEvent, ConsumerOptions, Demand, Heartbeat, Lane, Lease, LeaseState, QueueOptions, Review,
@@ -41,6 +42,7 @@ pub use result_feed::{ResultFeed, ResultNews};
 pub use settlement::{
     Action, DeadLetter, Ended, Ending, Promoted, Promotion, ResultRecord, Settled, Settlement, StoredResult,
 };
+pub use virtual_clock::VirtualClock;
 
 /// The result of a seam call.
 pub type Result<T, E = StorageError> = std::result::Result<T, E>;
@@ -92,6 +94,12 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
 
     /// The store's clock: due times are compared with this, never with the clock of a host.
     async fn now(&self) -> Result<Timestamp>;
+
+    /// The clock of a store in memory that a test kit has opened with one: its time stands still between two moves. `None`
+    /// for every other store, whose time passes.
+    fn virtual_clock(&self) -> Option<VirtualClock> {
+        None
+    }
 
     /// Looks at everything that could weaken a promise: versions, durability, drift of settings, orphaned state.
     async fn diagnose(&self) -> Result<Vec<Finding>>;

@@ -35,19 +35,6 @@ async fn drains_whatever_comes_wherever_it_comes() {
 }
 
 #[tokio::test]
-async fn what_is_due_is_drained() {
-    let store = TestStore::memory().await.unwrap();
-    let now = store.storage().now().await.unwrap();
-    let soon = now.saturating_add(std::time::Duration::from_millis(30));
-    store.jobs().enqueue(NewJob::new("child", json!({})).at(soon)).await.unwrap();
-    while store.storage().now().await.unwrap() <= soon {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
-    let counts = store.drain(|worker| worker.handler("child", || async {})).await.unwrap();
-    assert_eq!(counts.completed, 1);
-}
-
-#[tokio::test]
 async fn two_handlers_of_a_kind_are_an_error() {
     let store = TestStore::memory().await.unwrap();
     store.jobs().enqueue(NewJob::new("child", json!({}))).await.unwrap();
@@ -89,5 +76,16 @@ async fn the_free_functions_go_to_an_installed_store() {
     store.install().await.unwrap();
     naq_queue::enqueue(NewJob::new("send", json!({}))).await.unwrap();
     assert_enqueued!(store, "send");
+    naq_queue::enqueue_in(secs(3600), NewJob::new("later", json!({}))).await.unwrap();
+    assert_eq!(assert_enqueued!(store, "later").run_at, Some(store.clock().now().saturating_add(secs(3600))));
+    let hourly = naq_queue::Schedule::every(secs(3600));
+    naq_queue::schedule(NewJob::new("hourly", json!({})), hourly).await.unwrap();
+    let counts = store
+        .drain_for(secs(2 * 3600), |worker| {
+            worker.handler("send", || async {}).handler("later", || async {}).handler("hourly", || async {})
+        })
+        .await
+        .unwrap();
+    assert_eq!(counts.completed, 4);
     naq_queue::disconnect().await.unwrap();
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use naq_models::Timestamp;
-use naq_services::{Storage, StorageError};
+use naq_services::{Storage, StorageError, storage::VirtualClock};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Nanoseconds since the machine booted, including the time it was suspended.
@@ -51,9 +51,11 @@ impl BootTime {
     }
 }
 
-/// The store's clock without asking the store each time: boot time plus a measured offset.
+/// The store's clock without asking the store each time: boot time plus a measured offset. Where a test moves the store's
+/// clock, it is that clock.
 #[derive(Debug)]
 pub(crate) struct StoreClock {
+    moved: Option<VirtualClock>,
     offset_millis: AtomicI64,
     measured: AtomicU64,
 }
@@ -61,7 +63,8 @@ pub(crate) struct StoreClock {
 impl StoreClock {
     /// Asks the store for the first time.
     pub(crate) async fn measured(storage: &dyn Storage) -> Result<Self, StorageError> {
-        let clock = Self { offset_millis: AtomicI64::new(0), measured: AtomicU64::new(0) };
+        let moved = storage.virtual_clock();
+        let clock = Self { moved, offset_millis: AtomicI64::new(0), measured: AtomicU64::new(0) };
         clock.measure(storage).await?;
         Ok(clock)
     }
@@ -85,7 +88,21 @@ impl StoreClock {
 
     /// The store's time as far as it is known here.
     pub(crate) fn now(&self) -> Timestamp {
+        if let Some(clock) = &self.moved {
+            return clock.now();
+        }
         let millis = BootTime::now().millis().saturating_add(self.offset_millis.load(Ordering::Relaxed));
         Timestamp::from_unix_millis(millis).unwrap_or(Timestamp::EPOCH)
+    }
+
+    /// Returns when a test has moved the store's clock from `seen`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn moved_from(&self, seen: Timestamp) {
+        match &self.moved {
+            Some(clock) => clock.moved_from(seen).await,
+            None => std::future::pending().await,
+        }
     }
 }

@@ -223,6 +223,11 @@ impl Term {
 pub(crate) struct Authority(Arc<AtomicU64>);
 
 impl Authority {
+    /// For who acts without a term: what a leader does is guarded by compare-and-set on each entry.
+    pub(crate) fn without_end() -> Self {
+        Self(Arc::new(AtomicU64::new(u64::MAX)))
+    }
+
     pub(crate) fn is_valid(&self, now: BootTime) -> bool {
         now.nanos() < self.0.load(Ordering::Acquire)
     }

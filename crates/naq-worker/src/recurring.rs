@@ -21,7 +21,7 @@ use naq_models::{JobId, ScheduleStatus};
 use naq_services::{
     SchedulerService, SchedulerServiceError, StorageError,
     scheduler::StoredSchedule,
-    storage::{Bucket, KvWatch},
+    storage::{Bucket, KvWatch, SharedStorage},
 };
 use tokio::time::sleep;
 
@@ -59,13 +59,26 @@ pub(crate) struct Recurring<'a> {
 
 /// Why a schedule is not where it should be. All of it is tried again.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+pub(crate) enum Trouble {
     #[error(transparent)]
     Service(#[from] SchedulerServiceError),
-    #[error("the store's clock cannot be asked")]
-    Clock(#[source] StorageError),
+    #[error("the store cannot be asked")]
+    Store(#[source] StorageError),
     #[error("some runs could not be enqueued")]
     Publish(#[source] naq_services::JobServiceError),
+}
+
+/// The schedules of a store, but for those that cannot be read.
+pub(crate) async fn stored(storage: &SharedStorage) -> Result<Vec<StoredSchedule>, StorageError> {
+    let entries = storage.kv_list(Bucket::Schedules, "").await?;
+    let readable = entries.iter().filter_map(|entry| match StoredSchedule::read(entry) {
+        Ok(stored) => Some(stored),
+        Err(error) => {
+            tracing::error!(schedule = entry.key, %error, "a schedule cannot be read and does not fire");
+            None
+        }
+    });
+    Ok(readable.collect())
 }
 
 impl Recurring<'_> {
@@ -116,6 +129,7 @@ impl Recurring<'_> {
                 Some((key, turn)) = turns.next() => agenda.finished(&key, turn, self.clock.now()),
                 Some((key, run, seen)) = waits.next() => agenda.awaited(&key, run, seen),
                 () = sleep(next.unwrap_or_default()), if next.is_some() && turns.len() < TURNS => {}
+                () = self.clock.moved_from(now) => {}
             }
         }
     }
@@ -138,7 +152,7 @@ impl Recurring<'_> {
     async fn steps(&self, stored: StoredSchedule) -> Result<Option<StoredSchedule>, Trouble> {
         let Some(stored) = self.publish(stored).await? else { return Ok(None) };
         let storage = self.service.jobs().storage();
-        let now = self.clock.fresh(&**storage, CLOCK_AGE).await.map_err(Trouble::Clock)?;
+        let now = self.clock.fresh(&**storage, CLOCK_AGE).await.map_err(Trouble::Store)?;
         if stored.record.status != ScheduleStatus::Active || stored.record.next.is_some_and(|next| next > now) {
             return Ok(Some(stored));
         }
@@ -169,6 +183,18 @@ impl Recurring<'_> {
     /// The last look before writing.
     fn leads(&self) -> bool {
         self.authority.is_valid(BootTime::now())
+    }
+
+    /// Brings every schedule up to now, once, as [`run`](Self::run) would; returns how many of them changed.
+    pub(crate) async fn once(&self) -> Result<usize, Trouble> {
+        let mut changed = 0;
+        for stored in stored(self.service.jobs().storage()).await.map_err(Trouble::Store)? {
+            let before = stored.revision;
+            // If somebody else has changed it, it is looked at once more.
+            let stands = self.steps(stored).await?;
+            changed += usize::from(stands.is_none_or(|stands| stands.revision != before));
+        }
+        Ok(changed)
     }
 
     /// Waits for a result of `run` newer than `seen`, for a while; returns the newest seen.

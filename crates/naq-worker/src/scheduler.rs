@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use naq_models::{Timestamp, WireFormat};
 use naq_services::{
-    JobService, JobSettings, SchedulerService, StorageError,
+    JobService, JobServiceError, JobSettings, SchedulerService, SchedulerServiceError, StorageError,
     storage::{DueEntry, DueFeed, Promoted, SharedStorage, WaitingEntry},
 };
 use tokio::{sync::mpsc, time::sleep};
@@ -21,10 +21,12 @@ use crate::{
     clock::{BootTime, StoreClock},
     dependencies::{Dependencies, DependenciesError},
     due::{Mover, Unreadable},
-    leader::{Candidate, Term},
+    leader::{Authority, Candidate, Term},
     options::SchedulerOptions,
     recurring::Recurring,
 };
+
+mod steps;
 
 /// Entries per promotion.
 const BATCH: usize = 512;
@@ -57,6 +59,12 @@ pub enum SchedulerError {
     /// The store failed in a way that waiting does not mend.
     #[error("the scheduler cannot go on")]
     Store(#[source] StorageError),
+    /// A recurring job could not be moved on. Only [`Scheduler::fire_due`] ends with this: a leader tries again.
+    #[error("a recurring job could not be moved on")]
+    Recurring(#[source] SchedulerServiceError),
+    /// Runs of a recurring job could not be enqueued. Only [`Scheduler::fire_due`] ends with this.
+    #[error("runs of a recurring job could not be enqueued")]
+    Publish(#[source] JobServiceError),
     /// Scheduled jobs are stored in bincode, which this program cannot read or write.
     #[error("the scheduler cannot go on: {0}")]
     Format(String),
@@ -164,7 +172,7 @@ impl Scheduler {
     ) -> Result<Left, SchedulerError> {
         let store = SchedulerError::Store;
         let mut renew_at = BootTime::now().plus(self.options.lock_renew_interval);
-        let mut stalled = PAUSE_MIN;
+        let (authority, mut stalled) = (term.authority(), PAUSE_MIN);
         loop {
             if stop.is_cancelled() {
                 return Ok(Left::Asked);
@@ -190,7 +198,7 @@ impl Scheduler {
             } else {
                 // The clock of a host may have been set back since it was last asked.
                 let now = clock.measure(&*self.storage).await.map_err(store)?;
-                self.fire(due, now, term).await?
+                self.fire(due, now, &authority).await?
             };
             if moved > 0 {
                 stalled = PAUSE_MIN;
@@ -238,10 +246,10 @@ impl Scheduler {
     }
 
     /// Moves what is due; returns how many entries left the scheduled store.
-    async fn fire(&self, due: Vec<DueEntry>, now: Timestamp, term: &Term) -> Result<usize, SchedulerError> {
+    async fn fire(&self, due: Vec<DueEntry>, now: Timestamp, authority: &Authority) -> Result<usize, SchedulerError> {
         let batches: Vec<Vec<DueEntry>> = due.chunks(BATCH).map(<[DueEntry]>::to_vec).collect();
         let mut moving =
-            stream::iter(batches).map(|batch| self.fire_batch(batch, now, term)).buffer_unordered(PIPELINE);
+            stream::iter(batches).map(|batch| self.fire_batch(batch, now, authority)).buffer_unordered(PIPELINE);
         let mut moved = 0;
         while let Some(batch) = moving.next().await {
             moved += batch?;
@@ -249,7 +257,12 @@ impl Scheduler {
         Ok(moved)
     }
 
-    async fn fire_batch(&self, due: Vec<DueEntry>, now: Timestamp, term: &Term) -> Result<usize, SchedulerError> {
+    async fn fire_batch(
+        &self,
+        due: Vec<DueEntry>,
+        now: Timestamp,
+        authority: &Authority,
+    ) -> Result<usize, SchedulerError> {
         let ids: Vec<_> = due.into_iter().map(|entry| entry.id).collect();
         let entries = self.storage.get_scheduled(&ids).await.map_err(SchedulerError::Store)?;
         let mover = Mover { storage: &self.storage, format: self.format };
@@ -262,7 +275,7 @@ impl Scheduler {
             }
         }
         // The last look before writing: a process that was suspended in between must not act on an old term.
-        if promotions.is_empty() || !term.is_valid(BootTime::now()) {
+        if promotions.is_empty() || !authority.is_valid(BootTime::now()) {
             return Ok(moved);
         }
         let mut trouble = None;

@@ -191,8 +191,19 @@ impl Worker {
     /// # Cancel safety
     /// Dropping the future asks the worker to stop now; it does so on its own thread, without anybody waiting for it.
     pub async fn run(self, shutdown: Shutdown) -> Result<WorkerReport, WorkerError> {
+        self.run_on(Handle::current(), shutdown).await
+    }
+
+    /// As [`run`](Self::run), with the tokio runtime for the handlers named. The returned future may be awaited on another
+    /// runtime.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    ///
+    /// # Cancel safety
+    /// As [`run`](Self::run).
+    pub async fn run_on(self, handlers: Handle, shutdown: Shutdown) -> Result<WorkerReport, WorkerError> {
         let (ended, end) = oneshot::channel();
-        let handlers = Handle::current();
         let dropped = shutdown.clone();
         thread::Builder::new()
             .name("naq-worker".to_owned())

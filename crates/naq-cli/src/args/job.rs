@@ -7,6 +7,9 @@ use naq_models::{JobId, JobStatus, OnDependencyFailure, Priority, QueueName, Ret
 
 use super::{parse_duration, parse_priority, parse_status, parse_time};
 
+/// The reason of a cancellation for which none is given.
+pub(crate) const BY_HAND: &str = "cancelled by hand";
+
 /// `naq job …`
 #[derive(Debug, Subcommand)]
 pub enum JobCommand {
@@ -31,7 +34,7 @@ pub enum JobCommand {
         #[arg(required = true)]
         ids: Vec<JobId>,
         /// Why; kept with the result
-        #[arg(long, default_value = "cancelled by hand")]
+        #[arg(long, default_value = BY_HAND)]
         reason: String,
     },
     /// Run failed or cancelled jobs again, from their first attempt
@@ -47,6 +50,14 @@ pub enum JobCommand {
         /// When it runs.
         #[command(flatten)]
         when: When,
+    },
+    /// Cancel, pause, resume or reschedule what an id names: a job or a recurring job
+    Control {
+        /// The id of a job or of a schedule
+        id: JobId,
+        /// What to do with it.
+        #[command(subcommand)]
+        verb: ControlVerb,
     },
     /// List jobs
     List {
@@ -71,6 +82,23 @@ pub enum JobCommand {
         /// Do not ask
         #[arg(long, short)]
         yes: bool,
+    },
+}
+
+/// `naq job control ID …`
+#[derive(Debug, Subcommand)]
+pub enum ControlVerb {
+    /// Cancel a job, as `naq job cancel`, or end a recurring job, as `naq scheduler cancel`
+    Cancel,
+    /// Hold a recurring job until it is resumed
+    Pause,
+    /// Let a paused recurring job go on
+    Resume,
+    /// Give a scheduled job, or a retry, another time
+    Reschedule {
+        /// When it runs.
+        #[command(flatten)]
+        when: When,
     },
 }
 

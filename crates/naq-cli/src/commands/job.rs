@@ -1,4 +1,4 @@
-//! `naq job …`: enqueue, look, wait, cancel, retry, reschedule, list, purge.
+//! `naq job …`: enqueue, look, wait, cancel, retry, reschedule, list, purge. `control` is in a file of its own.
 
 use std::{io::Read, time::Duration};
 
@@ -10,7 +10,7 @@ use naq_services::{
 };
 use serde::Serialize;
 
-use super::{bulk, confirm};
+use super::{bulk, confirm, control};
 use crate::{
     args::{EnqueueArgs, JobCommand, When},
     error::CliError,
@@ -37,10 +37,8 @@ pub(crate) async fn run(session: &Session, command: JobCommand) -> Result<(), Cl
         JobCommand::Result { id, wait } => result(&jobs, out, &id, wait).await,
         JobCommand::Cancel { ids, reason } => cancel(&jobs, out, &ids, &reason).await,
         JobCommand::Retry { ids } => retry(&jobs, out, &ids).await,
-        JobCommand::Reschedule { id, when } => {
-            let receipt = jobs.reschedule(&id, moment(&jobs, &when).await?).await?;
-            out.one(&receipt, || receipt_line(&receipt))
-        }
+        JobCommand::Reschedule { id, when } => reschedule(&jobs, out, &id, &when).await,
+        JobCommand::Control { id, verb } => control::run(&jobs, out, id, verb).await,
         JobCommand::List { queue, status, kind, limit } => {
             let filter = JobFilter { queue, statuses: status, kind, ..JobFilter::default() };
             list(out, &collect(&jobs, out, filter, limit as usize).await?)
@@ -186,7 +184,7 @@ struct Change {
     outcome: CancelOutcome,
 }
 
-async fn cancel(jobs: &JobService, out: Output, ids: &[JobId], reason: &str) -> Result<(), CliError> {
+pub(super) async fn cancel(jobs: &JobService, out: Output, ids: &[JobId], reason: &str) -> Result<(), CliError> {
     let mut refused = None;
     for id in ids {
         match jobs.cancel(id, reason).await {
@@ -215,6 +213,11 @@ async fn retry(jobs: &JobService, out: Output, ids: &[JobId]) -> Result<(), CliE
         }
     }
     refused.map_or(Ok(()), Err)
+}
+
+pub(super) async fn reschedule(jobs: &JobService, out: Output, id: &JobId, when: &When) -> Result<(), CliError> {
+    let receipt = jobs.reschedule(id, moment(jobs, when).await?).await?;
+    out.one(&receipt, || receipt_line(&receipt))
 }
 
 async fn moment(jobs: &JobService, when: &When) -> Result<naq_models::Timestamp, CliError> {

@@ -197,7 +197,7 @@ struct ChangedView<'a> {
     next: Option<Timestamp>,
 }
 
-fn changed(out: Output, changed: &Changed, done: &str) -> Result<(), CliError> {
+pub(super) fn changed(out: Output, changed: &Changed, done: &str) -> Result<(), CliError> {
     let Changed { changed, record } = changed;
     let view = ChangedView { schedule_id: &record.id, status: record.status, changed: *changed, next: record.next };
     out.one(&view, || {

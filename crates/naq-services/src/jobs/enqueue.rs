@@ -45,7 +45,7 @@ impl JobService {
     /// If it is not a valid job, too large, or the store fails. After a storage error the job may or may not be stored;
     /// enqueueing it again under an id of one's own is safe.
     pub async fn enqueue<R>(&self, job: NewJob<R>) -> Result<JobHandle<R>> {
-        let host_now = host_time();
+        let host_now = self.host_time();
         let clock = self.clock(job.has_time(), host_now).await;
         let job = self.build(job, host_now, &clock)?;
         let result_ttl = job.result_ttl;
@@ -55,7 +55,7 @@ impl JobService {
 
     /// Stores many jobs, in batches. One outcome per job, in order.
     pub async fn enqueue_many<R>(&self, jobs: Vec<NewJob<R>>) -> Vec<Result<Receipt>> {
-        let host_now = host_time();
+        let host_now = self.host_time();
         let clock = self.clock(jobs.iter().any(NewJob::has_time), host_now).await;
         self.store(jobs.into_iter().map(|job| self.build(job, host_now, &clock)), &clock).await
     }
@@ -71,7 +71,7 @@ impl JobService {
 
     /// Stores finished envelopes, in batches. One outcome per job, in order.
     pub async fn enqueue_raw_many(&self, jobs: Vec<Job>) -> Vec<Result<Receipt>> {
-        let clock = self.clock(jobs.iter().any(|job| job.run_at.is_some()), host_time()).await;
+        let clock = self.clock(jobs.iter().any(|job| job.run_at.is_some()), self.host_time()).await;
         self.store(jobs.into_iter().map(Ok), &clock).await
     }
 
@@ -89,7 +89,7 @@ impl JobService {
             result_ttl: Option<IgnoredAny>,
         }
         let refuse = |message: &str| JobServiceError::new(JobServiceErrorKind::InvalidJob, message);
-        let now = host_time();
+        let now = self.host_time();
         let defaults = &self.settings().defaults;
         let fallback = Address {
             id: JobId::generate(now, rand::random()),
@@ -239,6 +239,11 @@ impl JobService {
         let error = JobServiceError::new(JobServiceErrorKind::Conflict, message)
             .with_hint("another producer may be enqueueing it at this moment: try again in a minute");
         (at, Some(Err(error)))
+    }
+
+    /// The time for ids and `enqueued_at`: the host's, unless a test moves the store's.
+    fn host_time(&self) -> Timestamp {
+        self.storage().virtual_clock().map_or_else(host_time, |clock| clock.now())
     }
 
     /// The store's time if a job needs it; asking costs a round trip.

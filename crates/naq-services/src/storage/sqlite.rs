@@ -14,6 +14,7 @@ use futures_util::future::join_all;
 use naq_models::{JobId, QueueName, Timestamp};
 
 use self::{
+    clock::Clock,
     core::Session,
     feeds::{SqliteDueFeed, SqliteHeartbeat, SqliteKvWatch, SqliteResultFeed},
     look::Cursor,
@@ -23,7 +24,7 @@ use super::{
     Action, Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, Finding, Heartbeat,
     KvEntry, KvWatch, Lease, ListFilter, ListPage, Promoted, Promotion, QueueStats, Result, ResultFeed, ResultRecord,
     Review, ScheduledEntry, Settled, Settlement, SharedStorage, Sighting, Storage, StorageError, StorageErrorKind,
-    StorageInfo, StoredResult,
+    StorageInfo, StoredResult, VirtualClock,
 };
 
 mod claims;
@@ -109,8 +110,22 @@ impl SqliteOptions {
 /// `Incompatible` (not a database, another program's, a newer naq's), `ReadOnly`, `Denied`, `Corrupt`, `Full`,
 /// `Unreachable` (no such directory; somebody else holds the file); each names the path and what to try.
 pub async fn open(options: SqliteOptions) -> Result<SharedStorage> {
-    let opened = tokio::task::spawn_blocking(move || open::open(&options)).await;
-    let session = opened.map_err(|error| {
+    opened(move || open::open(&options)).await
+}
+
+/// Opens a new store in memory whose time stands at `start`, or at that of the host, until a test moves it. Who opens the
+/// same name afterwards, in whatever way, finds this store. Needs a tokio runtime.
+///
+/// # Errors
+/// `Refused` if the location is not in memory; `Conflict` if a store of the name is open.
+#[doc(hidden)]
+pub async fn open_virtual(options: SqliteOptions, start: Option<Timestamp>) -> Result<SharedStorage> {
+    let clock = VirtualClock::starting_at(start.unwrap_or_else(clock::wall_now));
+    opened(move || open::open_virtual(&options, clock)).await
+}
+
+async fn opened(open: impl FnOnce() -> Result<Arc<Session>> + Send + 'static) -> Result<SharedStorage> {
+    let session = tokio::task::spawn_blocking(open).await.map_err(|error| {
         StorageError::new(StorageErrorKind::Refused, "open", "opening was interrupted").with_source(error)
     })??;
     Ok(Arc::new(SqliteStorage { session }))
@@ -207,13 +222,20 @@ impl Storage for SqliteStorage {
 
     async fn now(&self) -> Result<Timestamp> {
         self.session.check_open("now")?;
-        Ok(clock::wall_now())
+        Ok(self.session.core.clock.wall())
+    }
+
+    fn virtual_clock(&self) -> Option<VirtualClock> {
+        match &self.session.core.clock {
+            Clock::Host => None,
+            Clock::Virtual(clock) => Some(clock.clone()),
+        }
     }
 
     async fn diagnose(&self) -> Result<Vec<Finding>> {
         let core = &self.session.core;
         let (path, synchronous) = (core.path.clone(), core.options.synchronous);
-        self.session.read("diagnose", move |conn| diagnose::diagnose(conn, path.as_deref(), synchronous)).await
+        self.session.read("diagnose", move |conn, _| diagnose::diagnose(conn, path.as_deref(), synchronous)).await
     }
 
     async fn close(&self) {
@@ -237,7 +259,7 @@ impl Storage for SqliteStorage {
 
     async fn get_job(&self, id: &JobId) -> Result<Vec<Sighting>> {
         let wanted = id.clone();
-        let found = self.session.read("get_job", move |conn| look::job(conn, &wanted)).await?;
+        let found = self.session.read("get_job", move |conn, now| look::job(conn, now, &wanted)).await?;
         if found.is_empty() {
             return Err(self.session.error(StorageErrorKind::NotFound, "get_job", format!("no job {id}")));
         }
@@ -252,12 +274,12 @@ impl Storage for SqliteStorage {
             })?),
         };
         let filter = filter.clone();
-        self.session.read("list", move |conn| look::list(conn, &filter, after)).await
+        self.session.read("list", move |conn, now| look::list(conn, now, &filter, after)).await
     }
 
     async fn queue_stats(&self, queue: Option<&QueueName>) -> Result<Vec<QueueStats>> {
         let queue = queue.cloned();
-        self.session.read("queue_stats", move |conn| look::stats(conn, queue.as_ref())).await
+        self.session.read("queue_stats", move |conn, _| look::stats(conn, queue.as_ref())).await
     }
 
     async fn open_consumer(&self, options: ConsumerOptions) -> Result<Box<dyn Consumer>> {
@@ -282,7 +304,7 @@ impl Storage for SqliteStorage {
 
     async fn review(&self, claim: &Claim) -> Result<Review> {
         let lease = claim.lease.clone();
-        self.session.read("review", move |conn| claims::review(conn, &lease)).await
+        self.session.read("review", move |conn, now| claims::review(conn, now, &lease)).await
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Settled>> {
@@ -328,7 +350,7 @@ impl Storage for SqliteStorage {
 
     async fn get_scheduled(&self, ids: &[JobId]) -> Result<Vec<Option<ScheduledEntry>>> {
         let ids = ids.to_vec();
-        self.session.read("get_scheduled", move |conn| look::scheduled(conn, &ids)).await
+        self.session.read("get_scheduled", move |conn, now| look::scheduled(conn, now, &ids)).await
     }
 
     async fn promote(&self, promotions: Vec<Promotion>) -> Vec<Result<Promoted>> {
@@ -343,7 +365,7 @@ impl Storage for SqliteStorage {
 
     async fn get_result(&self, id: &JobId) -> Result<Option<StoredResult>> {
         let id = id.clone();
-        self.session.read("get_result", move |conn| results::get(conn, &id)).await
+        self.session.read("get_result", move |conn, now| results::get(conn, now, &id)).await
     }
 
     async fn wait_result(&self, id: &JobId, newer_than: u64, timeout: Duration) -> Result<Option<StoredResult>> {
@@ -380,7 +402,7 @@ impl Storage for SqliteStorage {
 
     async fn kv_get(&self, bucket: Bucket, key: &str) -> Result<Option<KvEntry>> {
         let key = key.to_owned();
-        self.session.read("kv_get", move |conn| kv::get(conn, bucket, &key)).await
+        self.session.read("kv_get", move |conn, now| kv::get(conn, now, bucket, &key)).await
     }
 
     async fn kv_create(&self, bucket: Bucket, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<u64> {
@@ -415,7 +437,7 @@ impl Storage for SqliteStorage {
 
     async fn kv_list(&self, bucket: Bucket, prefix: &str) -> Result<Vec<KvEntry>> {
         let prefix = prefix.to_owned();
-        Ok(self.session.read("kv_list", move |conn| kv::list(conn, bucket, &prefix)).await?.entries)
+        Ok(self.session.read("kv_list", move |conn, now| kv::list(conn, now, bucket, &prefix)).await?.entries)
     }
 
     async fn kv_watch(&self, bucket: Bucket, prefix: &str) -> Result<Box<dyn KvWatch>> {

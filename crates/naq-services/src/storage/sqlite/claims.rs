@@ -10,7 +10,7 @@ use naq_models::{Address, JobStatus, Priority};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::{
-    clock::{after, boot_id},
+    clock::{Moment, after, boot_id},
     jobs,
     results::{self, ResultInsert, Won},
     rows::{self, SEQ_MASK, lane_keys, ready_key, revision_in, status_number},
@@ -332,13 +332,13 @@ pub(super) fn extend(tx: &mut Tx<'_>, leases: &[Lease]) -> rusqlite::Result<Vec<
 }
 
 /// What earlier deliveries of a claim left behind. An entry in the scheduled store it cannot have: it is the same row.
-pub(super) fn review(conn: &Connection, lease: &Lease) -> rusqlite::Result<Review> {
+pub(super) fn review(conn: &Connection, now: Moment, lease: &Lease) -> rusqlite::Result<Review> {
     let (seq, token) = read_token(&lease.token);
     let lost: Option<i64> = conn
         .prepare_cached("SELECT lost FROM jobs JOIN leases USING (seq) WHERE seq = ?1 AND token = ?2")?
         .query_row(params![seq, token], |row| row.get(0))
         .optional()?;
-    let result = results::get(conn, &lease.id)?;
+    let result = results::get(conn, now, &lease.id)?;
     let scheduled_run = conn
         .prepare_cached("SELECT run FROM jobs WHERE id = ?1 AND status IN (0, 1, 4)")?
         .query_row([lease.id.as_str()], |row| row.get(0))

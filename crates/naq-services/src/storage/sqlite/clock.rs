@@ -1,4 +1,5 @@
-//! The two clocks of a host: wall time for people and due times, boot time for leases and locks.
+//! The two clocks of a store: wall time for people and due times, boot time for leases and locks. Wall time is the host's,
+//! or, for a store in memory, one that a test moves.
 //!
 //! Invariant: a lease or lock is judged by time since boot (counting suspension) together with an id of that boot, so that
 //! a step of the wall clock neither frees what is held nor holds what is free. Nothing else in this backend reads a clock.
@@ -6,6 +7,8 @@
 use std::{sync::OnceLock, time::Duration};
 
 use naq_models::Timestamp;
+
+use crate::storage::VirtualClock;
 
 /// Both clocks at one moment, in milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -16,9 +19,33 @@ pub(super) struct Moment {
     pub(super) boot: i64,
 }
 
-impl Moment {
-    pub(super) fn now() -> Self {
-        Self { wall: wall_now().unix_millis(), boot: boot_millis() }
+/// Where a store's wall time comes from.
+#[derive(Debug, Clone)]
+pub(super) enum Clock {
+    /// The host.
+    Host,
+    /// A test.
+    Virtual(VirtualClock),
+}
+
+impl Clock {
+    pub(super) fn now(&self) -> Moment {
+        Moment { wall: self.wall().unix_millis(), boot: boot_millis() }
+    }
+
+    pub(super) fn wall(&self) -> Timestamp {
+        match self {
+            Self::Host => wall_now(),
+            Self::Virtual(clock) => clock.now(),
+        }
+    }
+
+    /// Returns when wall time was moved from `seen`; time that passes by itself is waited for by sleeping.
+    pub(super) async fn moved_from(&self, seen: Timestamp) {
+        match self {
+            Self::Host => std::future::pending().await,
+            Self::Virtual(clock) => clock.moved_from(seen).await,
+        }
     }
 }
 
@@ -58,6 +85,6 @@ pub(super) fn boot_id() -> i64 {
     *BOOT.get_or_init(|| {
         let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let digits: String = text.chars().filter(char::is_ascii_hexdigit).take(15).collect();
-        i64::from_str_radix(&digits, 16).unwrap_or_else(|_| (Moment::now().wall - boot_millis()) / 3_600_000)
+        i64::from_str_radix(&digits, 16).unwrap_or_else(|_| (wall_now().unix_millis() - boot_millis()) / 3_600_000)
     })
 }

@@ -16,6 +16,7 @@ use rusqlite::Connection;
 
 use super::{
     SqliteOptions,
+    clock::{Clock, Moment},
     error::{Failure, closed, describe},
     inbox::{Inbox, InboxClosed, Watching},
     reader::Read,
@@ -34,6 +35,7 @@ pub(super) struct Core {
     /// `None` in memory.
     pub(super) path: Option<PathBuf>,
     pub(super) options: SqliteOptions,
+    pub(super) clock: Clock,
     pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
     pub(super) sessions: AtomicUsize,
 }
@@ -157,19 +159,20 @@ impl Session {
         }
     }
 
-    /// Runs work that only looks, on one committed state.
+    /// Runs work that only looks, on one committed state, at one moment.
     pub(super) async fn read<T, F>(&self, operation: &'static str, mut work: F) -> Result<T>
     where
         T: Send + 'static,
-        F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        F: FnMut(&Connection, Moment) -> rusqlite::Result<T> + Send + 'static,
     {
         let Some(reads) = &self.core.reads else {
-            return self.write(operation, Commit::Soft, 1, move |tx| work(tx.conn)).await;
+            return self.write(operation, Commit::Soft, 1, move |tx| work(tx.conn, tx.now)).await;
         };
         self.check_open(operation)?;
         let (reply, answer) = tokio::sync::oneshot::channel();
+        let clock = self.core.clock.clone();
         let read: Read = Box::new(move |conn| {
-            let value = conn.unchecked_transaction().and_then(|tx| work(&tx));
+            let value = conn.unchecked_transaction().and_then(|tx| work(&tx, clock.now()));
             // A caller that is gone has chosen not to know.
             reply.send(value).ok();
         });

@@ -37,11 +37,14 @@ pub(super) struct SqliteDueFeed {
     changes: watch::Receiver<u64>,
     /// Up to which revision the entries that wait for other jobs were reported. Commits come in the order of revisions.
     reported: u64,
+    /// The time that was last acted on.
+    looked_at: Timestamp,
 }
 
 impl SqliteDueFeed {
     pub(super) fn open(session: Arc<Session>) -> Self {
-        Self { changes: session.core.wake.due.subscribe(), session, reported: 0 }
+        let (changes, looked_at) = (session.core.wake.due.subscribe(), session.core.clock.wall());
+        Self { session, changes, reported: 0, looked_at }
     }
 }
 
@@ -68,19 +71,20 @@ fn waiting(conn: &Connection, after: u64, max: usize) -> rusqlite::Result<Vec<Wa
 #[async_trait]
 impl DueFeed for SqliteDueFeed {
     async fn due(&mut self, now: Timestamp, max: usize) -> Result<Vec<DueEntry>> {
-        self.session.read("due", move |conn| due(conn, now, max)).await
+        self.looked_at = now;
+        self.session.read("due", move |conn, _| due(conn, now, max)).await
     }
 
     async fn next_due(&mut self) -> Result<Option<Timestamp>> {
         // `due` orders by the same index; the end of time includes everything.
         let end = Timestamp::EPOCH.saturating_add(Duration::MAX);
-        let first = self.session.read("next_due", move |conn| due(conn, end, 1)).await?;
+        let first = self.session.read("next_due", move |conn, _| due(conn, end, 1)).await?;
         Ok(first.first().map(|entry| entry.run_at))
     }
 
     async fn waiting(&mut self, max: usize) -> Result<Vec<WaitingEntry>> {
         let after = self.reported;
-        let found = self.session.read("waiting", move |conn| waiting(conn, after, max)).await?;
+        let found = self.session.read("waiting", move |conn, _| waiting(conn, after, max)).await?;
         self.reported = found.last().map_or(after, |entry| entry.revision);
         Ok(found)
     }
@@ -88,7 +92,11 @@ impl DueFeed for SqliteDueFeed {
     async fn changed(&mut self) {
         let _watching = self.session.watch();
         // The sender lives in the session that this feed holds.
-        self.changes.changed().await.ok();
+        tokio::select! {
+            _ = self.changes.changed() => {}
+            () = self.session.core.clock.moved_from(self.looked_at) => {}
+        }
+        self.looked_at = self.session.core.clock.wall();
     }
 }
 
@@ -141,12 +149,15 @@ pub(super) struct SqliteKvWatch {
     /// The first look ends with [`KvChange::Current`].
     first: bool,
     expires_in: Option<Duration>,
+    /// When it last looked.
+    looked_at: Timestamp,
 }
 
 impl SqliteKvWatch {
     pub(super) fn open(session: Arc<Session>, bucket: Bucket, prefix: &str) -> Self {
         Self {
             changes: session.core.wake.keys.subscribe(),
+            looked_at: session.core.clock.wall(),
             session,
             bucket,
             prefix: prefix.into(),
@@ -186,8 +197,9 @@ impl KvWatch for SqliteKvWatch {
             }
             if self.look {
                 self.changes.mark_unchanged();
+                self.looked_at = self.session.core.clock.wall();
                 let (bucket, prefix) = (self.bucket, Arc::clone(&self.prefix));
-                match self.session.read("watch", move |conn| kv::list(conn, bucket, &prefix)).await {
+                match self.session.read("watch", move |conn, now| kv::list(conn, now, bucket, &prefix)).await {
                     Ok(snapshot) => {
                         self.look = false;
                         self.compare(snapshot);
@@ -202,7 +214,11 @@ impl KvWatch for SqliteKvWatch {
             let limit = self.expires_in.map_or(WATCH_LOOKS_EVERY, |left| left.min(WATCH_LOOKS_EVERY));
             let _watching = self.session.watch();
             // Either way it is time to look; the sender lives in the session that this watch holds.
-            timeout(limit, self.changes.changed()).await.ok();
+            tokio::select! {
+                _ = self.changes.changed() => {}
+                () = self.session.core.clock.moved_from(self.looked_at) => {}
+                () = sleep(limit) => {}
+            }
             self.look = true;
         }
     }

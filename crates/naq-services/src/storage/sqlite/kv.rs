@@ -31,8 +31,7 @@ fn expiry(bucket: Bucket, now: Moment, ttl: Option<Duration>) -> (Option<i64>, O
     }
 }
 
-pub(super) fn get(conn: &Connection, bucket: Bucket, key: &str) -> rusqlite::Result<Option<KvEntry>> {
-    let now = Moment::now();
+pub(super) fn get(conn: &Connection, now: Moment, bucket: Bucket, key: &str) -> rusqlite::Result<Option<KvEntry>> {
     conn.prepare_cached(concat!("SELECT revision, value FROM kv WHERE bucket = ?4 AND key = ?5 AND ", live!()))?
         .query_row(params![now.wall, now.boot, boot_id(), bucket_number(bucket), key], |row| {
             Ok(KvEntry { key: key.to_owned(), value: rows::body(row, 1)?, revision: revision_out(row.get(0)?) })
@@ -146,8 +145,7 @@ pub(super) struct Snapshot {
     pub(super) expires_in: Option<i64>,
 }
 
-pub(super) fn list(conn: &Connection, bucket: Bucket, prefix: &str) -> rusqlite::Result<Snapshot> {
-    let now = Moment::now();
+pub(super) fn list(conn: &Connection, now: Moment, bucket: Bucket, prefix: &str) -> rusqlite::Result<Snapshot> {
     let mut statement = conn.prepare_cached(concat!(
         "SELECT key, revision, value, expires_at, boot FROM kv WHERE bucket = ?4 AND key >= ?5 AND key < ?6 AND ",
         live!()

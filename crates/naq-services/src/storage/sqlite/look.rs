@@ -15,9 +15,8 @@ use super::{
 use crate::storage::{ListFilter, ListPage, QueueStats, ScheduledEntry, Sighting, StoredResult};
 
 /// Every trace of an id.
-pub(super) fn job(conn: &Connection, id: &JobId) -> rusqlite::Result<Vec<Sighting>> {
+pub(super) fn job(conn: &Connection, now: Moment, id: &JobId) -> rusqlite::Result<Vec<Sighting>> {
     let mut found = Vec::new();
-    let now = Moment::now();
     found.extend(
         conn.prepare_cached(&format!("SELECT {JOB_COLUMNS} FROM {JOB_TABLES} WHERE j.id = ?1"))?
             .query_row([id.as_str()], |row| rows::job(row, now, boot_id()))
@@ -27,13 +26,16 @@ pub(super) fn job(conn: &Connection, id: &JobId) -> rusqlite::Result<Vec<Sightin
     found.extend(
         conn.prepare_cached(&dead)?.query_row([id.as_str()], results::dead_letter).optional()?.map(Sighting::Dead),
     );
-    found.extend(results::get(conn, id)?.map(Sighting::Ended));
+    found.extend(results::get(conn, now, id)?.map(Sighting::Ended));
     Ok(found)
 }
 
 /// The waiting entries of ids.
-pub(super) fn scheduled(conn: &Connection, ids: &[JobId]) -> rusqlite::Result<Vec<Option<ScheduledEntry>>> {
-    let now = Moment::now();
+pub(super) fn scheduled(
+    conn: &Connection,
+    now: Moment,
+    ids: &[JobId],
+) -> rusqlite::Result<Vec<Option<ScheduledEntry>>> {
     let mut statement = conn
         .prepare_cached(&format!("SELECT {JOB_COLUMNS} FROM {JOB_TABLES} WHERE j.id = ?1 AND j.status IN (0, 1, 4)"))?;
     ids.iter()
@@ -90,10 +92,15 @@ impl FromStr for Cursor {
 }
 
 /// One page: jobs, then dead letters, then results.
-pub(super) fn list(conn: &Connection, filter: &ListFilter, after: Option<Cursor>) -> rusqlite::Result<ListPage> {
+pub(super) fn list(
+    conn: &Connection,
+    now: Moment,
+    filter: &ListFilter,
+    after: Option<Cursor>,
+) -> rusqlite::Result<ListPage> {
     let wanted = |status| filter.statuses.is_empty() || filter.statuses.contains(&status);
     let queues = queues(conn, filter.queue.as_ref())?;
-    let mut page = Page { limit: filter.limit.max(1), items: Vec::new() };
+    let mut page = Page { now, limit: filter.limit.max(1), items: Vec::new() };
     let after = after.unwrap_or(START);
     if let Cursor::Job { .. } = after {
         let statuses: Vec<i64> =
@@ -125,6 +132,7 @@ pub(super) fn list(conn: &Connection, filter: &ListFilter, after: Option<Cursor>
 
 /// One more than fits shows whether there is a next page.
 struct Page {
+    now: Moment,
     limit: usize,
     items: Vec<(Cursor, Sighting)>,
 }
@@ -210,9 +218,8 @@ fn list_lane(
         ))?;
         waiting.query(params![room, queue, after, status])?
     };
-    let now = Moment::now();
     while let Some(row) = found.next()? {
-        page.items.push((cursor(row.get(13)?), rows::job(row, now, boot_id())?));
+        page.items.push((cursor(row.get(13)?), rows::job(row, page.now, boot_id())?));
     }
     Ok(())
 }
@@ -252,7 +259,7 @@ fn list_results(
          AND status IN (?3, ?4, ?5) AND expires_at > ?6 ORDER BY revision LIMIT ?7",
     )?;
     let mut found =
-        statement.query(params![after, queue, one_of(0), one_of(1), one_of(2), Moment::now().wall, page.room()])?;
+        statement.query(params![after, queue, one_of(0), one_of(1), one_of(2), page.now.wall, page.room()])?;
     while let Some(row) = found.next()? {
         let revision: i64 = row.get(1)?;
         let result =

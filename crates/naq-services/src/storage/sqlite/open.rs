@@ -16,6 +16,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{
     SqliteLocation, SqliteOptions, Synchronous,
+    clock::Clock,
     core::{Core, Session},
     error::{Failure, describe, is_busy},
     feeds::OwnWriter,
@@ -24,7 +25,7 @@ use super::{
     wake::Wake,
     writer::{Commands, Seen, Writer},
 };
-use crate::storage::{Result, StorageError, StorageErrorKind};
+use crate::storage::{Result, StorageError, StorageErrorKind, VirtualClock};
 
 const OPERATION: &str = "open";
 /// Readers of one store; they serve lists, lookups and waits.
@@ -41,7 +42,18 @@ const LOG_BYTES: u32 = 64 << 20;
 pub(super) fn open(options: &SqliteOptions) -> Result<Arc<Session>> {
     match &options.location {
         SqliteLocation::File(path) => open_file(options, path),
-        SqliteLocation::Memory(name) => open_memory(options, name),
+        SqliteLocation::Memory(name) => open_memory(options, name, Clock::Host),
+    }
+}
+
+/// Opens the first session of a store in memory that goes by a clock of its own.
+pub(super) fn open_virtual(options: &SqliteOptions, clock: VirtualClock) -> Result<Arc<Session>> {
+    match &options.location {
+        SqliteLocation::File(path) => {
+            let text = format!("{}: only a store in memory can have a virtual clock", path.display());
+            Err(StorageError::new(StorageErrorKind::Refused, OPERATION, text).with_hint("open it with memory://NAME"))
+        }
+        SqliteLocation::Memory(name) => open_memory(options, name, Clock::Virtual(clock)),
     }
 }
 
@@ -63,7 +75,7 @@ fn open_file(options: &SqliteOptions, path: &Path) -> Result<Arc<Session>> {
             .map_err(|error| describe(OPERATION, &location, Failure::new(error)))?;
         readers.push(reader);
     }
-    start(options, conn, readers, location, Some(path)).map(Session::new)
+    start(options, conn, readers, (location, Some(path)), Clock::Host).map(Session::new)
 }
 
 /// Connections are opened later too, when the process may be somewhere else.
@@ -86,19 +98,25 @@ fn directory_error(parent: &Path, error: io::Error) -> StorageError {
 /// The stores in memory that live in this process.
 static IN_MEMORY: Mutex<Option<HashMap<String, Weak<Core>>>> = Mutex::new(None);
 
-fn open_memory(options: &SqliteOptions, name: &str) -> Result<Arc<Session>> {
+fn open_memory(options: &SqliteOptions, name: &str, clock: Clock) -> Result<Arc<Session>> {
     let mut stores = IN_MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
     let stores = stores.get_or_insert_default();
     stores.retain(|_, core| core.strong_count() > 0);
-    if let Some(session) = stores.get(name).and_then(Weak::upgrade).and_then(|core| core.join()) {
-        return Ok(session);
-    }
     let location = format!("memory://{name}");
+    if let Some(session) = stores.get(name).and_then(Weak::upgrade).and_then(|core| core.join()) {
+        return match clock {
+            Clock::Host => Ok(session),
+            Clock::Virtual(_) => {
+                let text = format!("{location} is open, by its own clock");
+                Err(StorageError::new(StorageErrorKind::Conflict, OPERATION, text).with_hint("take another name"))
+            }
+        };
+    }
     let fail = |error| describe(OPERATION, &location, Failure::new(error));
     let mut conn = Connection::open_in_memory().map_err(fail)?;
     configure(&conn).map_err(fail)?;
     prepare(&mut conn, &location, options.busy_timeout)?;
-    let core = start(options, conn, Vec::new(), location, None)?;
+    let core = start(options, conn, Vec::new(), (location, None), clock)?;
     stores.insert(name.to_owned(), Arc::downgrade(&core));
     Ok(Session::new(core))
 }
@@ -172,13 +190,13 @@ fn start(
     options: &SqliteOptions,
     conn: Connection,
     readers: Vec<Connection>,
-    location: String,
-    path: Option<PathBuf>,
+    (location, path): (String, Option<PathBuf>),
+    clock: Clock,
 ) -> Result<Arc<Core>> {
     let wake = Arc::new(Wake::new());
     let commands = Arc::new(Commands::new());
     let reads = path.is_some().then(|| Arc::new(Inbox::new()));
-    let writer = writer(options, conn, &commands, &wake, path.is_some())
+    let writer = writer(options, conn, &commands, &wake, &clock, path.is_some())
         .map_err(|error| describe(OPERATION, &location, Failure::new(error)))?;
     let mut threads = vec![spawn("naq-sqlite-writer", move || writer.run())?];
     if let Some(reads) = &reads {
@@ -194,6 +212,7 @@ fn start(
         location,
         path,
         options: options.clone(),
+        clock,
         threads: Mutex::new(threads),
         sessions: AtomicUsize::new(1),
     }))
@@ -204,6 +223,7 @@ fn writer(
     conn: Connection,
     commands: &Arc<Commands>,
     wake: &Arc<Wake>,
+    clock: &Clock,
     shared: bool,
 ) -> rusqlite::Result<Writer> {
     // The writer waits by itself, so that it can give way to others fairly and in small steps.
@@ -214,6 +234,7 @@ fn writer(
         commands: Arc::clone(commands),
         wake: Arc::clone(wake),
         synchronous: options.synchronous,
+        clock: clock.clone(),
         shared,
         busy_timeout: options.busy_timeout,
         queues: HashMap::new(),
@@ -225,7 +246,7 @@ pub(super) fn open_own_writer(core: &Core, path: &Path) -> Result<OwnWriter> {
     let options = SqliteOptions { synchronous: Synchronous::Normal, ..core.options.clone() };
     let conn = connect_file(path, &core.location, options.busy_timeout)?;
     let commands = Arc::new(Commands::new());
-    let writer = writer(&options, conn, &commands, &Arc::new(Wake::new()), true)
+    let writer = writer(&options, conn, &commands, &Arc::new(Wake::new()), &core.clock, true)
         .map_err(|error| describe(OPERATION, &core.location, Failure::new(error)))?;
     let thread = spawn("naq-sqlite-heartbeat", move || writer.run())?;
     Ok(OwnWriter { commands, thread: Some(thread) })

@@ -75,9 +75,9 @@ pub(super) fn newer_than_generation(tx: &Tx<'_>, id: &JobId, generation: u64) ->
 }
 
 /// The live result of an id.
-pub(super) fn get(conn: &Connection, id: &JobId) -> rusqlite::Result<Option<StoredResult>> {
+pub(super) fn get(conn: &Connection, now: Moment, id: &JobId) -> rusqlite::Result<Option<StoredResult>> {
     conn.prepare_cached("SELECT revision, body FROM results WHERE id = ?1 AND expires_at > ?2")?
-        .query_row(params![id.as_str(), Moment::now().wall], |row| {
+        .query_row(params![id.as_str(), now.wall], |row| {
             Ok(StoredResult { id: id.clone(), body: rows::body(row, 1)?, revision: revision_out(row.get(0)?) })
         })
         .optional()

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Synchronous,
-    clock::Moment,
+    clock::{Clock, Moment},
     error::{Failure, is_busy},
     inbox::{Inbox, Taken},
     rows,
@@ -166,6 +166,7 @@ pub(super) struct Writer {
     pub(super) commands: Arc<Commands>,
     pub(super) wake: Arc<Wake>,
     pub(super) synchronous: Synchronous,
+    pub(super) clock: Clock,
     /// Other connections can change the database.
     pub(super) shared: bool,
     /// How long a transaction may wait for other processes.
@@ -284,7 +285,7 @@ impl Writer {
         let (revision, kv_revision) = read_meta(&self.conn).map_err(Trouble::shared)?;
         let mut tx = Tx {
             conn: &self.conn,
-            now: Moment::now(),
+            now: self.clock.now(),
             changes,
             results_awaited: self.wake.awaits_results(),
             queues: &mut self.queues,
