@@ -337,3 +337,31 @@ async fn the_clock_of_another_store_is_its_own() {
     assert_eq!(counts.completed, 1);
     refute_enqueued!(real, "note");
 }
+
+#[tokio::test]
+async fn jobs_that_wait_for_others_run_after_them_and_do_not_wait_for_ever() {
+    let store = store_at("2026-03-01T00:00:00Z").await;
+    let job = |id: &str, on: &[&str]| NewJob::new("noop", json!({})).job_id(id).depends_on(on);
+    let jobs = vec![
+        job("last", &["late", "first"]),
+        job("first", &[]),
+        job("late", &["first"]).delay(secs(30)),
+        job("lost", &["nobody"]),
+        job("behind", &["lost"]),
+    ];
+    for receipt in store.jobs().enqueue_many(jobs).await {
+        receipt.unwrap();
+    }
+    let handlers = |worker: WorkerBuilder| worker.handler("noop", || async {});
+    assert_eq!(store.drain(handlers).await.unwrap().completed, 1);
+    assert_eq!(store.drain_for(secs(30), handlers).await.unwrap().completed, 2);
+    let status = async |id: &str| store.jobs().status(&id.parse().unwrap()).await.unwrap().status;
+    assert_eq!((status("last").await, status("lost").await), (JobStatus::Completed, JobStatus::Waiting));
+    // A minute after it was enqueued, what it waits for counts as a job that does not exist.
+    let report = store.drain_for(secs(40), handlers).await.unwrap();
+    assert_eq!((report.completed, report.cancelled), (0, 0), "no worker had a part in it");
+    for (id, reason) in [("lost", "dependency_missing"), ("behind", "dependency_failed")] {
+        let view = store.jobs().status(&id.parse().unwrap()).await.unwrap();
+        assert_eq!((view.status, &*view.error.unwrap().error_type), (JobStatus::Cancelled, reason));
+    }
+}

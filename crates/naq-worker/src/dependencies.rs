@@ -89,6 +89,8 @@ struct Work {
     doubtful: Vec<JobId>,
     /// Dependencies whose results are to be looked at.
     rumoured: Vec<JobId>,
+    /// Whether the time of grace counts from the enqueue, by the store's clock, and not from the first look.
+    by_store_clock: bool,
 }
 
 impl Dependencies<'_> {
@@ -156,6 +158,40 @@ impl Dependencies<'_> {
         Ok(())
     }
 
+    /// Does everything that is to be done now, once and without following anything; returns how many jobs wait no longer.
+    /// A missing dependency counts as one that does not exist when the store's clock says so.
+    pub(crate) async fn once(&self, waiting: Vec<WaitingEntry>) -> Result<usize, DependenciesError> {
+        let mut work = self.looked_at(waiting).await?;
+        let mut decided = 0;
+        loop {
+            let some = work.graph.decided();
+            if some == 0 {
+                return Ok(decided);
+            }
+            decided += some;
+            self.decide(&mut work).await?;
+        }
+    }
+
+    /// When [`once`](Self::once) gives up waiting for a missing dependency next.
+    pub(crate) async fn next_deadline(
+        &self,
+        waiting: Vec<WaitingEntry>,
+    ) -> Result<Option<Timestamp>, DependenciesError> {
+        let deadline = self.looked_at(waiting).await?.graph.next_deadline();
+        let millis = deadline.and_then(|at| i64::try_from(at.nanos() / 1_000_000).ok());
+        Ok(millis.and_then(Timestamp::from_unix_millis))
+    }
+
+    async fn looked_at(&self, waiting: Vec<WaitingEntry>) -> Result<Work, DependenciesError> {
+        let mut work = Work { by_store_clock: true, ..Work::default() };
+        work.arrive(waiting);
+        self.read_arrived(&mut work).await?;
+        work.doubtful = work.graph.take_begun();
+        self.look(&mut work).await?;
+        Ok(work)
+    }
+
     async fn read_arrived(&self, work: &mut Work) -> Result<(), DependenciesError> {
         while !work.arrived.is_empty() {
             let ids: Vec<JobId> = work.arrived.keys().take(BATCH).cloned().collect();
@@ -211,13 +247,21 @@ impl Dependencies<'_> {
             (id, standing)
         });
         let found: Vec<Look> = stream::iter(looks).buffer_unordered(CONCURRENT).collect().await;
-        let now = BootTime::now();
+        // The store's clock in the form of the other, for a test that moves it.
+        let as_boot = |at: Timestamp| {
+            let millis = u64::try_from(at.unix_millis()).unwrap_or(0);
+            BootTime::from_nanos(millis.saturating_mul(1_000_000))
+        };
+        let now = if work.by_store_clock { as_boot(self.clock.now()) } else { BootTime::now() };
         for (id, standing) in found {
             match standing {
                 Ok(Standing::Ended(status)) => work.graph.ended(&id, status),
                 Ok(Standing::Unfinished { keeps_result: false, .. }) => work.graph.keeps_no_result(&id),
                 Ok(Standing::Unfinished { generation, keeps_result: true }) => work.graph.goes_on(&id, generation),
-                Ok(Standing::Unknown) => work.graph.is_missing(&id, now, now.plus(GRACE)),
+                Ok(Standing::Unknown) if work.by_store_clock => {
+                    work.graph.is_missing(&id, now, |enqueued_at| as_boot(enqueued_at.saturating_add(GRACE)));
+                }
+                Ok(Standing::Unknown) => work.graph.is_missing(&id, now, |_| now.plus(GRACE)),
                 Err(error) if error.kind() == JobServiceErrorKind::Undecodable => {
                     tracing::error!(job = %id, %error, "a dependency cannot be read and counts as a failure");
                     work.graph.ended(&id, JobStatus::Failed);

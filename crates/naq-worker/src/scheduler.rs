@@ -65,9 +65,22 @@ pub enum SchedulerError {
     /// Runs of a recurring job could not be enqueued. Only [`Scheduler::fire_due`] ends with this.
     #[error("runs of a recurring job could not be enqueued")]
     Publish(#[source] JobServiceError),
+    /// Some jobs that wait for others could not be looked at or moved. Only [`Scheduler::fire_due`] ends with this.
+    #[error("jobs that wait for others could not be moved on: {0}")]
+    Dependencies(String),
     /// Scheduled jobs are stored in bincode, which this program cannot read or write.
     #[error("the scheduler cannot go on: {0}")]
     Format(String),
+}
+
+impl From<DependenciesError> for SchedulerError {
+    fn from(error: DependenciesError) -> Self {
+        match error {
+            DependenciesError::Store(error) => Self::Store(error),
+            DependenciesError::Format(text) => Self::Format(text),
+            DependenciesError::Again(text) => Self::Dependencies(text),
+        }
+    }
 }
 
 /// Why leading ended.
@@ -143,23 +156,19 @@ impl Scheduler {
     ) -> Result<Left, SchedulerError> {
         let clock = StoreClock::measured(&*self.storage).await.map_err(SchedulerError::Store)?;
         let recurring = Recurring { service: &self.schedules, clock: &clock, authority: term.authority() };
-        let dependencies = Dependencies {
-            jobs: self.schedules.jobs(),
-            clock: &clock,
-            authority: term.authority(),
-            format: self.format,
-        };
+        let dependencies = self.dependencies(&clock, term.authority());
         let (waiting, arrivals) = mpsc::unbounded_channel();
         tokio::select! {
             left = self.lead(term, feed, &clock, waiting, stop) => left,
-            error = dependencies.run(arrivals) => Err(match error {
-                DependenciesError::Store(error) => SchedulerError::Store(error),
-                other => SchedulerError::Format(other.to_string()),
-            }),
+            error = dependencies.run(arrivals) => Err(error.into()),
             error = recurring.run() => Err(SchedulerError::Store(error)),
             () = self.sweep() => unreachable!("sweeping goes on as long as leading"),
             () = self.finish_orphans() => unreachable!("looking for orphans goes on as long as leading"),
         }
+    }
+
+    fn dependencies<'a>(&'a self, clock: &'a StoreClock, authority: Authority) -> Dependencies<'a> {
+        Dependencies { jobs: self.schedules.jobs(), clock, authority, format: self.format }
     }
 
     async fn lead(

@@ -4,7 +4,7 @@
 //! that very point in this process.
 
 /// Ends the process here if a test armed this point. `name` is `<backend>.<move>.<write>`: the write before it is done.
-#[cfg(not(feature = "testing"))]
+#[cfg(all(feature = "nats", not(feature = "testing")))]
 #[inline(always)]
 pub(crate) fn crash_point(_name: &'static str) {}
 

@@ -5,11 +5,11 @@
 //! with what waits.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
 };
 
-use naq_models::{Job, JobId, JobStatus, OnDependencyFailure, error_type};
+use naq_models::{Job, JobId, JobStatus, OnDependencyFailure, Timestamp, error_type};
 
 use crate::clock::BootTime;
 
@@ -76,6 +76,7 @@ struct Node {
     open: HashSet<JobId>,
     /// It runs however they end.
     runs_anyway: bool,
+    enqueued_at: Timestamp,
     /// When a dependency that is still missing counts as one that does not exist.
     deadline: Option<BootTime>,
 }
@@ -94,7 +95,7 @@ struct Dependency {
 pub(super) struct Graph {
     nodes: HashMap<JobId, Node>,
     dependencies: HashMap<JobId, Dependency>,
-    deadlines: VecDeque<(BootTime, JobId)>,
+    deadlines: BTreeSet<(BootTime, JobId)>,
     /// What is waited for from now on, and what no longer: for those who follow results.
     begun: Vec<JobId>,
     finished: Vec<JobId>,
@@ -126,7 +127,8 @@ impl Graph {
             self.decided.insert(id.clone(), (revision, Decision::Release));
             return;
         }
-        self.nodes.insert(id.clone(), Node { revision, open, runs_anyway, deadline: None });
+        self.nodes
+            .insert(id.clone(), Node { revision, open, runs_anyway, enqueued_at: job.enqueued_at, deadline: None });
         // Only a job that others wait for can close a cycle.
         if self.dependencies.contains_key(id)
             && let Some(cycle) = self.cycle_through(id)
@@ -166,20 +168,20 @@ impl Graph {
         }
     }
 
-    /// A dependency was looked for and is not there. Those that wait for it go on waiting until `deadline`; those whose
-    /// own has passed wait no longer.
-    pub(super) fn is_missing(&mut self, id: &JobId, now: BootTime, deadline: BootTime) {
+    /// A dependency was looked for and is not there. Those that wait for it go on waiting until their deadline, which a job
+    /// is given when it first misses one, by the time of its enqueue; those whose deadline has passed wait no longer.
+    pub(super) fn is_missing(&mut self, id: &JobId, now: BootTime, deadline: impl Fn(Timestamp) -> BootTime) {
         let Some(dependency) = self.dependencies.get_mut(id) else { return };
         (dependency.generation, dependency.missing) = (Some(0), true);
         for dependant in dependency.dependants.clone() {
             let Some(node) = self.nodes.get_mut(&dependant) else { continue };
-            match node.deadline {
-                None => {
-                    node.deadline = Some(deadline);
-                    self.deadlines.push_back((deadline, dependant));
-                }
-                Some(passed) if passed <= now => self.without(&dependant, id, Reason::Missing(id.clone())),
-                Some(_) => {}
+            let until = *node.deadline.get_or_insert_with(|| {
+                let until = deadline(node.enqueued_at);
+                self.deadlines.insert((until, dependant.clone()));
+                until
+            });
+            if until <= now {
+                self.without(&dependant, id, Reason::Missing(id.clone()));
             }
         }
     }
@@ -213,13 +215,15 @@ impl Graph {
 
     /// When the next deadline passes.
     pub(super) fn next_deadline(&self) -> Option<BootTime> {
-        self.deadlines.front().map(|(deadline, _)| *deadline)
+        self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
     /// The missing dependencies of jobs whose deadlines have passed: to be looked for once more.
     pub(super) fn overdue(&mut self, now: BootTime) -> HashSet<JobId> {
         let mut missing = HashSet::new();
-        while let Some((_, id)) = self.deadlines.pop_front_if(|(deadline, _)| *deadline <= now) {
+        while self.deadlines.first().is_some_and(|(deadline, _)| *deadline <= now)
+            && let Some((_, id)) = self.deadlines.pop_first()
+        {
             let open = self.nodes.get(&id).into_iter().flat_map(|node| &node.open);
             missing.extend(open.filter(|id| self.dependencies.get(*id).is_some_and(|d| d.missing)).cloned());
         }
@@ -241,6 +245,11 @@ impl Graph {
     /// Everything that is waited for.
     pub(super) fn all_dependencies(&self) -> Vec<JobId> {
         self.dependencies.keys().cloned().collect()
+    }
+
+    /// How many jobs are to be moved.
+    pub(super) fn decided(&self) -> usize {
+        self.decided.len()
     }
 
     /// Jobs that are to be moved, each with the revision of the entry that was decided about.
@@ -285,6 +294,9 @@ impl Graph {
     /// Forgets a job that waits; its revision.
     fn remove(&mut self, id: &JobId) -> Option<u64> {
         let node = self.nodes.remove(id)?;
+        if let Some(deadline) = node.deadline {
+            self.deadlines.remove(&(deadline, id.clone()));
+        }
         for dependency in &node.open {
             self.disconnect(id, dependency);
         }

@@ -5,6 +5,8 @@
 
 use naq_models::{ScheduleStatus, Timestamp};
 
+use naq_services::storage::WaitingEntry;
+
 use super::{BATCH, PIPELINE, Scheduler, SchedulerError};
 use crate::{
     clock::StoreClock,
@@ -27,6 +29,7 @@ impl Scheduler {
         let authority = Authority::without_end();
         // Everything that `lead_all` does because time has passed or a job has ended, one line each.
         let mut moved = self.fire_waiting(&clock, &authority).await?;
+        moved += self.fire_dependants(&clock, &authority).await?;
         moved += self.fire_recurring(&clock, authority).await?;
         Ok(moved)
     }
@@ -39,9 +42,12 @@ impl Scheduler {
     pub async fn next_due(&self) -> Result<Option<Timestamp>, SchedulerError> {
         let store = SchedulerError::Store;
         let waiting = self.storage.open_due_feed().await.map_err(store)?.next_due().await.map_err(store)?;
+        let clock = StoreClock::measured(&*self.storage).await.map_err(store)?;
+        let dependencies = self.dependencies(&clock, Authority::without_end());
+        let missing = dependencies.next_deadline(self.dependants().await?).await?;
         let schedules = recurring::stored(&self.storage).await.map_err(store)?;
         let active = schedules.into_iter().filter(|stored| stored.record.status == ScheduleStatus::Active);
-        Ok(active.filter_map(|stored| stored.record.next).chain(waiting).min())
+        Ok(active.filter_map(|stored| stored.record.next).chain(waiting).chain(missing).min())
     }
 
     async fn fire_waiting(&self, clock: &StoreClock, authority: &Authority) -> Result<usize, SchedulerError> {
@@ -55,6 +61,31 @@ impl Scheduler {
                 return Ok(total);
             }
             total += moved;
+        }
+    }
+
+    async fn fire_dependants(&self, clock: &StoreClock, authority: &Authority) -> Result<usize, SchedulerError> {
+        let mut total = 0;
+        loop {
+            // What is decided about one may decide about another.
+            let moved = self.dependencies(clock, authority.clone()).once(self.dependants().await?).await?;
+            if moved == 0 {
+                return Ok(total);
+            }
+            total += moved;
+        }
+    }
+
+    /// Everything that waits for other jobs.
+    async fn dependants(&self) -> Result<Vec<WaitingEntry>, SchedulerError> {
+        let store = SchedulerError::Store;
+        let (mut feed, mut all) = (self.storage.open_due_feed().await.map_err(store)?, Vec::new());
+        loop {
+            let some = feed.waiting(BATCH).await.map_err(store)?;
+            if some.is_empty() {
+                return Ok(all);
+            }
+            all.extend(some);
         }
     }
 
