@@ -20,6 +20,8 @@ use crate::{
 
 /// How long `--wait` without a time waits beyond the job's own timeout and delay: for its turn.
 const WAIT_SLACK: Duration = Duration::from_secs(24 * 3600);
+/// Jobs named that another one waits for.
+const WAITS_FOR_NAMED: usize = 10;
 /// Jobs asked of the store at a time.
 const PAGE: usize = 500;
 
@@ -282,6 +284,12 @@ fn describe(view: &JobStatusView) -> String {
     ];
     let times = [("due", view.run_at), ("started", view.started_at), ("finished", view.finished_at)];
     lines.extend(times.into_iter().filter_map(|(name, time)| Some((name, time?.to_string()))));
+    if !view.waits_for.is_empty() {
+        let ids: Vec<&str> = view.waits_for.iter().take(WAITS_FOR_NAMED).map(JobId::as_str).collect();
+        let more = view.waits_for.len().saturating_sub(WAITS_FOR_NAMED);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        lines.push(("waits for", format!("{}{more}", ids.join(", "))));
+    }
     if let Some(worker) = &view.worker_id {
         lines.push(("worker", worker.clone()));
     }

@@ -36,6 +36,10 @@ pub struct JobStatusView {
     pub finished_at: Option<Timestamp>,
     /// The worker that runs it or ended it.
     pub worker_id: Option<String>,
+    /// While it is `waiting`: the jobs it depends on, whether or not some of them have ended. Not printed as JSON, which has
+    /// the same fields for every job.
+    #[serde(skip)]
+    pub waits_for: Vec<JobId>,
     /// Why it failed or was cancelled; of a job that goes on, the error of its last attempt.
     pub error: Option<JobError>,
 }
@@ -141,7 +145,11 @@ impl Trace {
             Self::Queued { running: Some(at), .. } => {
                 JobStatusView { started_at: Some(at.started_at), worker_id: Some(at.worker_id.clone()), ..view }
             }
-            Self::Scheduled { entry, .. } => JobStatusView { run_at: entry.run_at, ..view },
+            Self::Scheduled { entry, job } => {
+                let waits = job.as_ref().ok().filter(|_| entry.status == JobStatus::Waiting);
+                let waits_for = waits.map(|job| job.depends_on.clone()).unwrap_or_default();
+                JobStatusView { run_at: entry.run_at, waits_for, ..view }
+            }
             Self::Dead { letter, .. } => JobStatusView {
                 kind: letter.kind.clone().unwrap_or(view.kind),
                 finished_at: Some(letter.address.stored_at),
@@ -168,6 +176,7 @@ fn of_job(address: &Address, job: &Result<Job, DecodeError>) -> JobStatusView {
         started_at: None,
         finished_at: None,
         worker_id: None,
+        waits_for: Vec::new(),
         error: match job {
             Ok(job) => job.last_error.clone(),
             Err(cause) => Some(undecodable(cause)),
@@ -187,6 +196,7 @@ fn of_result(result: &JobResult) -> JobStatusView {
         started_at: result.started_at,
         finished_at: Some(result.finished_at),
         worker_id: result.worker_id.clone(),
+        waits_for: Vec::new(),
         error: result.error.clone(),
     }
 }
