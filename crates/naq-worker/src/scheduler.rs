@@ -83,6 +83,14 @@ impl From<DependenciesError> for SchedulerError {
     }
 }
 
+/// One look at what is due.
+struct Round {
+    found: usize,
+    moved: usize,
+    /// When the next entry is due, if none was.
+    next: Option<Timestamp>,
+}
+
 /// Why leading ended.
 enum Left {
     Asked,
@@ -105,7 +113,8 @@ impl Scheduler {
         Self { storage, options, format, candidate, schedules }
     }
 
-    /// Runs until it is asked to stop. Both steps of `shutdown` mean the same here: it stops after the batch under way.
+    /// Runs until it is asked to stop. Both steps of `shutdown` mean the same here: it stops at once, as moves that are cut
+    /// off are finished by the next leader.
     ///
     /// # Errors
     /// If the store fails for good, or holds jobs in a form that this program was not built to read.
@@ -132,8 +141,12 @@ impl Scheduler {
     }
 
     async fn take_turn(&self, stop: &CancellationToken) -> Result<Left, SchedulerError> {
-        // Kept warm while another leads: to read a million entries anew would take longer than a takeover may.
+        // Made before and kept while another leads: to read a million entries takes longer than a takeover may.
         let mut feed = self.storage.open_due_feed().await.map_err(SchedulerError::Store)?;
+        match stop.run_until_cancelled(warmed(&mut *feed)).await {
+            Some(warmed) => warmed.map_err(SchedulerError::Store)?,
+            None => return Ok(Left::Asked),
+        }
         let acquired = tokio::select! {
             term = self.candidate.acquire(stop) => term,
             () = async { loop { feed.changed().await } } => unreachable!("a feed never ends"),
@@ -158,8 +171,10 @@ impl Scheduler {
         let recurring = Recurring { service: &self.schedules, clock: &clock, authority: term.authority() };
         let dependencies = self.dependencies(&clock, term.authority());
         let (waiting, arrivals) = mpsc::unbounded_channel();
+        let authority = term.authority();
         tokio::select! {
-            left = self.lead(term, feed, &clock, waiting, stop) => left,
+            left = self.keep(term, stop) => left,
+            error = self.fire_what_is_due(feed, &clock, &authority, waiting) => Err(error),
             error = dependencies.run(arrivals) => Err(error.into()),
             error = recurring.run() => Err(SchedulerError::Store(error)),
             () = self.sweep() => unreachable!("sweeping goes on as long as leading"),
@@ -167,67 +182,79 @@ impl Scheduler {
         }
     }
 
+    /// Renews the term until it is lost or given up: beside everything else, so that no long call costs the lead.
+    async fn keep(&self, term: &mut Term, stop: &CancellationToken) -> Result<Left, SchedulerError> {
+        loop {
+            if stop.run_until_cancelled(sleep(self.options.lock_renew_interval)).await.is_none() {
+                return Ok(Left::Asked);
+            }
+            if !self.candidate.renew(term).await.map_err(SchedulerError::Store)? {
+                return Ok(Left::Deposed);
+            }
+        }
+    }
+
     fn dependencies<'a>(&'a self, clock: &'a StoreClock, authority: Authority) -> Dependencies<'a> {
         Dependencies { jobs: self.schedules.jobs(), clock, authority, format: self.format }
     }
 
-    async fn lead(
+    /// Fires delayed jobs and retries, and reports what waits for other jobs; ends only if the store fails.
+    async fn fire_what_is_due(
         &self,
-        term: &mut Term,
         feed: &mut dyn DueFeed,
         clock: &StoreClock,
+        authority: &Authority,
         waiting: mpsc::UnboundedSender<Vec<WaitingEntry>>,
-        stop: &CancellationToken,
-    ) -> Result<Left, SchedulerError> {
-        let store = SchedulerError::Store;
-        let mut renew_at = BootTime::now().plus(self.options.lock_renew_interval);
-        let (authority, mut stalled) = (term.authority(), PAUSE_MIN);
+    ) -> SchedulerError {
+        let mut stalled = PAUSE_MIN;
         loop {
-            if stop.is_cancelled() {
-                return Ok(Left::Asked);
-            }
-            if BootTime::now() >= renew_at {
-                renew_at = BootTime::now().plus(self.options.lock_renew_interval);
-                if !self.candidate.renew(term).await.map_err(store)? {
-                    return Ok(Left::Deposed);
+            match self.round(feed, clock, authority, &waiting).await {
+                Ok(Round { moved: 1.., .. }) => stalled = PAUSE_MIN,
+                Ok(Round { found, next, .. }) => {
+                    let mut wait = self.options.scan_interval;
+                    if found > 0 {
+                        // Nothing could be moved, or the feed has not caught up with what was.
+                        wait = wait.min(stalled);
+                        stalled = (stalled * 2).min(PAUSE_MAX);
+                    } else if let Some(next) = next {
+                        // A part of a millisecond is rounded up: waking just before the time would find nothing.
+                        wait = wait.min(next.since(clock.now()) + Duration::from_millis(1));
+                    }
+                    tokio::select! {
+                        () = feed.changed() => {}
+                        () = sleep(wait) => {}
+                    }
                 }
-            }
-            if !term.is_valid(BootTime::now()) {
-                return Ok(Left::Deposed);
-            }
-            while let some @ [_, ..] = &*feed.waiting(BATCH).await.map_err(store)? {
-                // The other end is dropped together with this loop.
-                waiting.send(some.to_vec()).ok();
-            }
-            let now = clock.fresh(&*self.storage, CLOCK_AGE).await.map_err(store)?;
-            let due = feed.due(now, BATCH * PIPELINE).await.map_err(store)?;
-            let found = due.len();
-            let moved = if due.is_empty() {
-                0
-            } else {
-                // The clock of a host may have been set back since it was last asked.
-                let now = clock.measure(&*self.storage).await.map_err(store)?;
-                self.fire(due, now, &authority).await?
-            };
-            if moved > 0 {
-                stalled = PAUSE_MIN;
-                continue;
-            }
-            let mut wait = renew_at.since(BootTime::now()).min(self.options.scan_interval);
-            if found > 0 {
-                // Nothing could be moved, or the feed has not caught up with what was.
-                wait = wait.min(stalled);
-                stalled = (stalled * 2).min(PAUSE_MAX);
-            } else if let Some(next) = feed.next_due().await.map_err(store)? {
-                // A part of a millisecond is rounded up: waking just before the time would find nothing.
-                wait = wait.min(next.since(clock.now()) + Duration::from_millis(1));
-            }
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = feed.changed() => {}
-                () = sleep(wait) => {}
+                Err(error) => return error,
             }
         }
+    }
+
+    async fn round(
+        &self,
+        feed: &mut dyn DueFeed,
+        clock: &StoreClock,
+        authority: &Authority,
+        waiting: &mpsc::UnboundedSender<Vec<WaitingEntry>>,
+    ) -> Result<Round, SchedulerError> {
+        let store = SchedulerError::Store;
+        loop {
+            let some = feed.waiting(BATCH).await.map_err(store)?;
+            if some.is_empty() {
+                break;
+            }
+            // The other end is dropped together with this loop.
+            waiting.send(some).ok();
+        }
+        let now = clock.fresh(&*self.storage, CLOCK_AGE).await.map_err(store)?;
+        let due = feed.due(now, BATCH * PIPELINE).await.map_err(store)?;
+        let found = due.len();
+        if found == 0 {
+            return Ok(Round { found, moved: 0, next: feed.next_due().await.map_err(store)? });
+        }
+        // The clock of a host may have been set back since it was last asked.
+        let now = clock.measure(&*self.storage).await.map_err(store)?;
+        Ok(Round { found, moved: self.fire(due, now, authority).await?, next: None })
     }
 
     /// Removes what has expired, beside firing; never ends.
@@ -299,5 +326,17 @@ impl Scheduler {
             tracing::warn!(%error, "due jobs could not be moved to their queues; they stay due");
         }
         Ok(moved)
+    }
+}
+
+/// Returns when a feed has everything that waits.
+async fn warmed(feed: &mut dyn DueFeed) -> Result<(), StorageError> {
+    loop {
+        match feed.next_due().await {
+            Ok(_) => return Ok(()),
+            // The feed goes on where it was: a store with very many entries may take its time before the first.
+            Err(error) if error.is_transient() => tracing::debug!(%error, "what waits is not known yet"),
+            Err(error) => return Err(error),
+        }
     }
 }

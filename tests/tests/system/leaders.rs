@@ -113,7 +113,10 @@ async fn twenty_kills_lose_and_double_nothing(backend: Backend) -> Result<()> {
         let mut led = leader(&mut candidates).await?;
         // It is killed in the middle of its work, or late in a pause of it.
         let ran = log.counts("end")?.len();
-        log.wait("end", ran + 5, None, COMMAND_LIMIT).await?;
+        log.wait("end", ran + 5, None, COMMAND_LIMIT).await.with_context(|| {
+            let all = candidates.iter().chain([&led]).map(NaqProcess::stderr);
+            format!("what the schedulers said:\n{}", all.collect::<Vec<_>>().join("\n--\n"))
+        })?;
         led.kill().await?;
         candidates.push(start()?);
     }
