@@ -105,7 +105,7 @@ fn decode(shared: &Shared, held: &Held) -> Step<Job> {
         Err(error) => {
             tracing::error!(job = %held.id(), %error, "the job cannot be read and becomes a dead letter");
             let (result, dead_letter) = subject(shared, held).bury(error.to_string());
-            let action = Action::End { result: Some(result), dead_letter: Some(dead_letter) };
+            let action = Action::End { result: Some(result), dead_letter: Some(dead_letter), unique_key: None };
             let traces = Traces { scheduled: held.claim.doubtful, suspect: false };
             ControlFlow::Break(Ending::Settle(action, traces, Outcome::Failed))
         }
@@ -135,7 +135,7 @@ async fn review<'a>(shared: &'a Shared, held: &Arc<Held>, job: &Job) -> Step<(Tr
         return ControlFlow::Break(Ending::Settle(action, traces, Outcome::AlreadyEnded));
     }
     if scheduled_run.is_some_and(|run| run > job.run) {
-        let action = Action::End { result: None, dead_letter: None };
+        let action = Action::End { result: None, dead_letter: None, unique_key: None };
         let traces = Traces { scheduled: false, suspect: true };
         return ControlFlow::Break(Ending::Settle(action, traces, Outcome::AlreadyEnded));
     }

@@ -81,7 +81,8 @@ impl JobService {
         };
         let job = job.map_err(|cause| undecodable("cancel", &address.id, cause))?;
         let error = JobError::new(error_type::CANCELLED, reason, self.store_time().await?).permanent();
-        Ok(Some(Ending { address, result: self.cancelled_result(&job, error), dead_letter: None }))
+        let (result, unique_key) = (self.cancelled_result(&job, error), job.key_freed_at_end());
+        Ok(Some(Ending { address, result, dead_letter: None, unique_key }))
     }
 
     /// Starts a new life of a failed or cancelled job: first attempt, at once; one that depends on others waits for them

@@ -227,7 +227,7 @@ async fn finish(jobs: &JobService, claim: Claim, ended: Result<RawJson, JobError
         kind: Some(job.kind.clone()),
     });
     let Claim { lease, address, .. } = claim;
-    let action = Action::End { result: record, dead_letter };
+    let action = Action::End { result: record, dead_letter, unique_key: None };
     let settlement = Settlement { lease, address, action, fenced: false, clear_scheduled: true };
     jobs.storage().settle(vec![settlement]).await.pop().unwrap().unwrap()
 }
