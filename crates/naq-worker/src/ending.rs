@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use naq_models::{
-    Address, Job, JobError, JobResult, JobStatus, Next, RawJson, Timestamp, WireFormat, error_type, job,
+    Address, Job, JobError, JobId, JobResult, JobStatus, Next, RawJson, Timestamp, WireFormat, error_type, job,
     wire::{self, EncodeError},
 };
 use naq_services::storage::{Action, DeadLetter, Entry, ResultRecord};
@@ -87,13 +87,17 @@ impl Subject<'_> {
 
     /// Ends a job that an operator has cancelled.
     pub(crate) fn cancel(&self, job: &Job, reason: &str) -> (Action, Outcome) {
-        (
-            Action::End {
-                result: self.cancelled_result(job, JobError::new(error_type::CANCELLED, reason, self.now)),
-                dead_letter: None,
-            },
-            Outcome::Cancelled,
-        )
+        self.cancel_as(job, error_type::CANCELLED, reason)
+    }
+
+    /// Ends a job whose unique key another one has.
+    pub(crate) fn supersede(&self, job: &Job, by: &JobId) -> (Action, Outcome) {
+        self.cancel_as(job, error_type::REPLACED, &format!("job {by} has its unique key"))
+    }
+
+    fn cancel_as(&self, job: &Job, error_type: &str, reason: &str) -> (Action, Outcome) {
+        let result = self.cancelled_result(job, JobError::new(error_type, reason, self.now));
+        (Action::End { result, dead_letter: None, unique_key: job.key_freed_at_end() }, Outcome::Cancelled)
     }
 
     /// What a job leaves that is cancelled because of `error`; `None` if it keeps nothing.
@@ -161,7 +165,7 @@ fn envelope(job: &Job) -> Option<RawJson> {
 mod tests {
     use std::time::Duration;
 
-    use naq_models::{JobId, Verdict, outcome};
+    use naq_models::{Verdict, outcome};
 
     use super::*;
 

@@ -21,6 +21,8 @@ pub enum JobServiceErrorKind {
     NotFound,
     /// The job is in a state in which this cannot be done, or changed while it was tried.
     Conflict,
+    /// Another job has the unique key, and the producer asked for an error then.
+    KeyTaken,
     /// The job keeps no result (`result_ttl = 0`), so that nobody can ask or wait for it.
     NoResultKept,
     /// The result did not come in time. The job goes on.
