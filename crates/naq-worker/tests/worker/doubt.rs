@@ -136,6 +136,7 @@ async fn a_redelivered_job_that_has_ended_is_completed_and_not_run() {
             ttl: Duration::from_secs(60),
         }),
         dead_letter: None,
+        unique_key: None,
     };
     stage.storage.end(ending).await.unwrap();
     let note = |log: State<Log>| async move { log.note("ran") };
