@@ -15,7 +15,7 @@
 //!
 //! Of two producers one wins the create or the compare-and-set; the other looks at the winner's job, and waits for it while
 //! it is absent and its key fresh. A producer that is held up for longer than [`STALE`] between key and job may store a
-//! second job; that one too is cancelled when it is about to start. The end of a job frees the key only if it names that
+//! second job; that one too is cancelled when it is about to start, if the key holds until the end. The end of a job frees the key only if it names that
 //! job, so that an end which comes after a takeover frees nothing. A job that starts while it is being replaced is
 //! cancelled like any running job.
 //!

@@ -198,6 +198,7 @@ on_each_store! {
         a_new_life_takes_the_key_again
         only_a_live_job_keeps_another_from_starting
         what_cannot_be_a_key_is_refused
+        a_schedule_leaves_out_runs_while_its_key_is_taken
     ;
 }
 

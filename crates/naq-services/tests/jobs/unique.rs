@@ -1,8 +1,8 @@
 //! Unique jobs: conflicts, races, takeovers, what frees a key and what does not.
 
-use naq_models::{OnConflict, Timestamp, Unique, UniqueHolder, UniqueWhile, error_type};
+use naq_models::{OnConflict, Schedule, Timestamp, Unique, UniqueHolder, UniqueWhile, error_type};
 use naq_services::{
-    JobServiceErrorKind, Receipt,
+    JobServiceErrorKind, Receipt, SchedulerService, SchedulerServiceErrorKind,
     jobs::{Admission, CancelOutcome, admit},
     new_job::{UniqueBy, secs},
     storage::Bucket,
@@ -169,6 +169,13 @@ pub(crate) async fn a_key_without_a_job_is_respected_for_half_a_minute(stage: &S
     let receipt = timeout(LONG, waits).await.unwrap().unwrap();
     assert_eq!((receipt.job_id, receipt.duplicate), (id("absent"), true));
 
+    // A clock that is wrong does not keep the key for ever.
+    let jobs = stage.service().await;
+    let tomorrow = jobs.storage().now().await.unwrap().saturating_add(secs(86_400));
+    let value = format!(r#"{{"id":"absent","since":"{tomorrow}"}}"#);
+    jobs.storage().kv_create(Bucket::Unique, PLACE, value.into(), None).await.unwrap();
+    assert!(!enqueue(&jobs, keyed("b")).await.duplicate);
+
     let jobs = stage.service().await;
     leave_key(&jobs, "absent", secs(31), None).await;
     let mut producers = JoinSet::new();
@@ -245,11 +252,18 @@ pub(crate) async fn a_key_that_waits_for_the_start_is_free_then(stage: &Stage) {
     assert_eq!(admit(&**jobs.storage(), &started).await.unwrap(), Admission::Start);
     assert!(is_free(&jobs).await);
     assert!(!enqueue(&jobs, until_start("b")).await.duplicate);
-    // A later attempt neither takes the key nor minds who has it.
-    started.attempt = 2;
-    assert_eq!(admit(&**jobs.storage(), &started).await.unwrap(), Admission::Start);
+    // Snoozed, delivered again or tried again, it neither takes the key nor minds who has it.
+    for attempt in [1, 2] {
+        started.attempt = attempt;
+        assert_eq!(admit(&**jobs.storage(), &started).await.unwrap(), Admission::Start);
+    }
     end(&jobs, claim).await;
     assert_eq!(holder(&jobs).await.unwrap().id, id("b"), "the end of the first leaves the key of the second");
+    // One that was replaced before it started does not start.
+    let replaced = job_in(&claim_one(&jobs).await);
+    enqueue(&jobs, job("c")).await;
+    leave_key(&jobs, "c", Duration::ZERO, Some("b")).await;
+    assert_eq!(admit(&**jobs.storage(), &replaced).await.unwrap(), Admission::Superseded { by: id("c") });
 }
 
 pub(crate) async fn a_key_for_a_time_outlives_its_job(stage: &Stage) {
@@ -419,4 +433,24 @@ pub(crate) async fn what_cannot_be_a_key_is_refused(stage: &Stage) {
     // What another program wrote is left alone.
     jobs.storage().kv_create(Bucket::Unique, PLACE, bytes::Bytes::from_static(b"junk"), None).await.unwrap();
     assert_eq!(refused(&jobs, keyed("a")).await, JobServiceErrorKind::Undecodable);
+}
+
+pub(crate) async fn a_schedule_leaves_out_runs_while_its_key_is_taken(stage: &Stage) {
+    let service = SchedulerService::new(stage.service().await);
+    let (jobs, hourly) = (service.jobs(), || Schedule::every(secs(3600)));
+    let replacing = NewJob::new("k", json!({})).unique(KEY).on_conflict(OnConflict::Replace);
+    let refused = service.define(replacing, hourly()).unwrap_err();
+    assert_eq!(refused.kind(), SchedulerServiceErrorKind::Invalid);
+    let name = naq_models::ScheduleId::new("s").unwrap();
+    let unique = NewJob::new("k", json!({})).unique(KEY);
+    service.upsert(&name, service.define(unique, hourly()).unwrap()).await.unwrap();
+    let first = service.trigger(&name).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let second = service.trigger(&name).await.unwrap();
+    assert_ne!(first.job_id, second.job_id);
+    assert_eq!(jobs.status(&second.job_id).await.unwrap_err().kind(), JobServiceErrorKind::NotFound);
+    assert!(second.record.pending.is_empty(), "it counts as published: {:?}", second.record.pending);
+    end(jobs, claim_one(jobs).await).await;
+    let third = service.trigger(&name).await.unwrap();
+    assert_eq!(jobs.status(&third.job_id).await.unwrap().status, JobStatus::Pending);
 }

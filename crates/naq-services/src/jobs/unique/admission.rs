@@ -1,8 +1,9 @@
 //! [`admit`]: the last look at its unique key before a job starts.
 //!
-//! Invariant: of two live jobs that want one key, the one that the key does not name does not start. A key that waits for
-//! the first start (`while = pending`) is freed here, before the handler is called. A job without a key is not looked at,
-//! nor is a later attempt of one whose key is freed by then.
+//! Invariant: of two live jobs that want one key, the one that the key does not name does not start. A key that holds until
+//! the first start (`while = pending`) is freed here, before the handler is called; from then on its job minds no other,
+//! also when it is snoozed or delivered again, so that only one which the key calls replaced is kept from starting. A job
+//! without a key is not looked at, nor is a later attempt of one whose key is freed by then.
 
 use naq_models::{Job, JobId, UniqueHolder, UniqueWhile};
 
@@ -42,6 +43,9 @@ pub async fn admit(storage: &dyn Storage, job: &Job) -> Result<Admission> {
         let Some(held) = storage.kv_get(Bucket::Unique, &place).await? else { return Ok(Admission::Start) };
         let Ok(holder) = UniqueHolder::decode(&held.value) else { return Ok(Admission::Start) };
         if holder.id != job.id {
+            if unique.holds == UniqueWhile::Pending && holder.replaces.as_ref() != Some(&job.id) {
+                return Ok(Admission::Start);
+            }
             let live = is_live(storage, &holder.id).await?;
             return Ok(if live { Admission::Superseded { by: holder.id } } else { Admission::Start });
         }

@@ -132,7 +132,8 @@ impl JobService {
         if holder.stored {
             return Ok(Judged::Held(holder.id.clone(), None));
         }
-        if now.since(holder.since) < STALE {
+        // A time to come is a foreign producer's wrong clock: it says nothing.
+        if now.since(holder.since) < STALE && holder.since.since(now) < STALE {
             return Ok(Judged::Wait);
         }
         // Its producer died before it stored the job, and before it ended the one whose place the job was to take.
