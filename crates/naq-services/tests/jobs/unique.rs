@@ -163,10 +163,11 @@ pub(crate) async fn a_key_without_a_job_is_respected_for_half_a_minute(stage: &S
     assert!(waiting.is_err(), "{waiting:?}");
     // The job of the key arrives: whoever waits gets it as the answer.
     let late = jobs.clone();
-    let waits = tokio::spawn(async move { enqueue(&late, keyed("b")).await });
+    let mut waits = JoinSet::new();
+    waits.spawn(async move { enqueue(&late, keyed("b")).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     enqueue(&jobs, job("absent")).await;
-    let receipt = timeout(LONG, waits).await.unwrap().unwrap();
+    let receipt = timeout(LONG, waits.join_next()).await.unwrap().unwrap().unwrap();
     assert_eq!((receipt.job_id, receipt.duplicate), (id("absent"), true));
 
     // A clock that is wrong does not keep the key for ever.

@@ -14,7 +14,8 @@ use crate::{
 on_every_store!(
     the_job_that_has_the_key_answers_or_is_replaced,
     a_bulk_file_stores_each_key_once,
-    a_running_job_has_its_key_unless_it_was_for_the_start
+    a_running_job_has_its_key_unless_it_was_for_the_start,
+    a_job_that_waits_for_others_has_its_key
 );
 on_every_server!(a_job_that_was_stored_without_its_key_does_not_run);
 
@@ -111,6 +112,19 @@ async fn a_running_job_has_its_key_unless_it_was_for_the_start(backend: Backend)
     assert_eq!(enqueue("other", "a", "active", "error").await?["duplicate"], false);
     site.drained("default", COMMAND_LIMIT).await?;
     assert_eq!(site.ids("default", "completed").await?, ["active", "next", "other", "started"]);
+    Ok(())
+}
+
+async fn a_job_that_waits_for_others_has_its_key(backend: Backend) -> Result<()> {
+    let site = Site::start(backend).await?;
+    site.enqueue("t.fail", &json!({"times": 9}), &["--job-id", "bad", "--max-retries", "0"]).await?;
+    assert_eq!(enqueue(&site, "waits", &["--depends-on", "bad"]).await?["status"], "waiting");
+    let answer = json!({"job_id": "waits", "queue": "default", "status": "waiting", "duplicate": true});
+    assert_eq!(enqueue(&site, "next", &[]).await?, answer);
+    site.burst(&[], COMMAND_LIMIT).await?;
+    let waits = site.json(&["job", "status", "waits"]).await?;
+    assert_eq!((&waits["status"], &waits["error"]["error_type"]), (&json!("cancelled"), &json!("dependency_failed")));
+    assert_eq!(enqueue(&site, "next", &["--on-conflict", "error"]).await?["duplicate"], false);
     Ok(())
 }
 

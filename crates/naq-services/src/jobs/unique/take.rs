@@ -44,8 +44,8 @@ enum Judged {
     /// It names this job in this life.
     Mine,
     Wait,
-    /// This job has it; the trace is `None` of one that is gone without one.
-    Held(JobId, Option<Trace>),
+    /// This job has it.
+    Held(Receipt),
 }
 
 /// Where the life stands that a key speaks of.
@@ -80,14 +80,12 @@ impl JobService {
                     return Ok(Take::Held(Hold { mine: holder, revision: found.revision, fresh: false, before: None }));
                 }
                 Judged::Free => (None, None),
-                Judged::Held(id, trace) => match (want.on_conflict, &trace) {
-                    (OnConflict::Replace, Some(trace)) if can_be_replaced(trace.status()) => {
-                        (Some(id), Some(found.value.clone()))
+                Judged::Held(receipt) => match want.on_conflict {
+                    OnConflict::Replace if can_be_replaced(receipt.status) => {
+                        (Some(receipt.job_id), Some(found.value.clone()))
                     }
-                    (OnConflict::Existing | OnConflict::Replace, _) => {
-                        return Ok(Take::Taken(want.receipt_for(id, &holder, trace)));
-                    }
-                    (OnConflict::Error, _) => return Err(taken(want, &want.receipt_for(id, &holder, trace))),
+                    OnConflict::Existing | OnConflict::Replace => return Ok(Take::Taken(receipt)),
+                    OnConflict::Error => return Err(taken(want, &receipt)),
                 },
             };
             let mine = UniqueHolder { replaces: replaced, ..mine };
@@ -122,15 +120,16 @@ impl JobService {
             return Ok(Judged::Free);
         }
         match self.life(&holder.id, holder.generation).await? {
-            Life::Live(trace) => return Ok(Judged::Held(holder.id.clone(), Some(trace))),
+            Life::Live(trace) => return Ok(Judged::Held(duplicate_receipt(&trace))),
             Life::Ended(trace) if holder.holds == UniqueWhile::Ttl => {
-                return Ok(Judged::Held(holder.id.clone(), trace));
+                let receipt = trace.map_or_else(|| want.receipt_of_gone(holder), |trace| duplicate_receipt(&trace));
+                return Ok(Judged::Held(receipt));
             }
             Life::Ended(_) => return Ok(Judged::Free),
             Life::Absent => {}
         }
         if holder.stored {
-            return Ok(Judged::Held(holder.id.clone(), None));
+            return Ok(Judged::Held(want.receipt_of_gone(holder)));
         }
         // A time to come is a foreign producer's wrong clock: it says nothing.
         if now.since(holder.since) < STALE && holder.since.since(now) < STALE {
@@ -140,7 +139,7 @@ impl JobService {
         if let Some(replaced) = &holder.replaces
             && let Life::Live(trace) = self.life(replaced, 0).await?
         {
-            return Ok(Judged::Held(replaced.clone(), Some(trace)));
+            return Ok(Judged::Held(duplicate_receipt(&trace)));
         }
         Ok(Judged::Free)
     }
@@ -256,17 +255,13 @@ impl Want {
         }
     }
 
-    /// The receipt that names the job which has the key. One that is gone without a trace has ended well, or has been
-    /// forgotten.
-    fn receipt_for(&self, id: JobId, holder: &UniqueHolder, trace: Option<Trace>) -> Receipt {
-        match trace {
-            Some(trace) => duplicate_receipt(&trace),
-            None => Receipt {
-                job_id: id,
-                queue: holder.queue.clone().unwrap_or_else(|| self.queue.clone()),
-                status: JobStatus::Completed,
-                duplicate: true,
-            },
+    /// The receipt for a job that has the key and is gone without a trace: it has ended well, or has been forgotten.
+    fn receipt_of_gone(&self, holder: &UniqueHolder) -> Receipt {
+        Receipt {
+            job_id: holder.id.clone(),
+            queue: holder.queue.clone().unwrap_or_else(|| self.queue.clone()),
+            status: JobStatus::Completed,
+            duplicate: true,
         }
     }
 }
