@@ -15,8 +15,6 @@ pub enum JobServiceErrorKind {
     InvalidJob,
     /// The job is larger than the configuration or the store allows.
     TooLarge,
-    /// The job asks for something that this version does not do.
-    Unsupported,
     /// There is no such job, or no dead letter of it.
     NotFound,
     /// The job is in a state in which this cannot be done, or changed while it was tried.
