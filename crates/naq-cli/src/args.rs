@@ -13,7 +13,7 @@ mod job;
 mod scheduler;
 
 pub(crate) use job::BY_HAND;
-pub use job::{BulkSource, ControlVerb, EnqueueArgs, JobCommand, When};
+pub use job::{BulkSource, ControlVerb, EnqueueArgs, JobCommand, UniqueArgs, When};
 pub use scheduler::{SchedulerCommand, TimingArgs, UpsertArgs};
 
 /// A background job queue on one SQLite file or a NATS JetStream cluster.

@@ -32,6 +32,10 @@ fn try_expand(options: TokenStream, item: TokenStream) -> Result<TokenStream> {
              remove `blocking`",
         ));
     }
+    if let Some(unique) = &options.unique {
+        let names: Vec<&str> = function.arguments().map(|(_, name)| name).collect();
+        unique.check(&names)?;
+    }
     let krate: Path = match &options.krate {
         Some(path) => path.clone(),
         None => parse_quote!(::naq),
@@ -172,6 +176,9 @@ fn option_calls(options: &Options, private: &TokenStream) -> TokenStream {
     }
     if let Some(ttl) = options.result_ttl.as_ref().map(seconds) {
         call(quote!(.result_ttl(#ttl)));
+    }
+    if let Some(unique) = &options.unique {
+        call(unique.calls(private));
     }
     calls
 }

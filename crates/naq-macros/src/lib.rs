@@ -9,6 +9,7 @@ use proc_macro::TokenStream;
 mod expand;
 mod function;
 mod options;
+mod unique;
 
 /// Makes a function a job.
 ///
@@ -48,8 +49,15 @@ mod options;
 /// | `retry_on = ["…"]`, `ignore_on = ["…"]` | the error types that are, or are not, retried |
 /// | `timeout = "30s"` | how long one run may take |
 /// | `result_ttl = "7d"` | how long the result is kept; `0` keeps none |
+/// | `unique`, `unique = ["to"]`, `unique(…)` | no second job like this one is stored: see below |
 /// | `blocking` | for emphasis on a function that is not `async`: all of them run on the blocking pool |
 /// | `crate = naq_worker` | the crate through which naq is reached: `naq` (default), `naq_worker` or `naq_services` |
+///
+/// `unique` makes jobs with equal arguments the same (of one kind and queue), `unique = ["to", "subject"]` those in which these
+/// arguments are equal. `unique(args = ["to"], while = "active", ttl = "1h", on_conflict = "replace")` says the rest:
+/// `args`, or `key = "…"` for a key of your own; `while` the job is `pending` (until it starts), `active` (until it has
+/// ended, the default), or for a `ttl`; and whether the job that is there is the answer (`existing`, the default), is
+/// replaced, or an `error`.
 ///
 /// Durations are texts as `250ms`, `5s`, `1h30m`, or numbers of seconds.
 #[proc_macro_attribute]

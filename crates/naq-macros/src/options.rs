@@ -12,7 +12,9 @@ use syn::{
     spanned::Spanned,
 };
 
-const KNOWN: [&str; 14] = [
+use crate::unique::Unique;
+
+const KNOWN: [&str; 15] = [
     "kind",
     "queue",
     "priority",
@@ -25,6 +27,7 @@ const KNOWN: [&str; 14] = [
     "ignore_on",
     "timeout",
     "result_ttl",
+    "unique",
     "blocking",
     "crate",
 ];
@@ -48,6 +51,7 @@ pub(crate) struct Options {
     pub(crate) ignore_on: Option<Vec<String>>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) result_ttl: Option<Duration>,
+    pub(crate) unique: Option<Unique>,
     pub(crate) blocking: Option<Ident>,
     pub(crate) krate: Option<Path>,
 }
@@ -83,6 +87,10 @@ impl Options {
                 return Err(Error::new(name.span(), "`blocking` takes no value"));
             }
             self.blocking = Some(name.clone());
+            return Ok(());
+        }
+        if text == "unique" {
+            self.unique = Some(Unique::read(name, input)?);
             return Ok(());
         }
         if !input.peek(Token![=]) {
@@ -125,7 +133,7 @@ fn unknown(text: &str) -> String {
     format!("unknown option `{text}`{hint}\nknown options: {}", KNOWN.join(", "))
 }
 
-fn text(value: &Expr, expected: &str) -> Result<LitStr> {
+pub(crate) fn text(value: &Expr, expected: &str) -> Result<LitStr> {
     match value {
         Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Ok(text.clone()),
         other => Err(Error::new(other.span(), format!("expected {expected}"))),
@@ -180,7 +188,7 @@ fn jitter(value: &Expr) -> Result<f64> {
     }
 }
 
-fn duration(value: &Expr) -> Result<Duration> {
+pub(crate) fn duration(value: &Expr) -> Result<Duration> {
     let seconds = |seconds: f64| Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string());
     let read = match (number(value), value) {
         (Some(number), _) => seconds(number),

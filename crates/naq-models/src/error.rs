@@ -33,6 +33,8 @@ pub mod error_type {
     pub const NO_RESULT_KEPT: &str = "no_result_kept";
     /// It waits for itself, by way of other jobs.
     pub const DEPENDENCY_CYCLE: &str = "dependency_cycle";
+    /// Another job has the unique key of this one.
+    pub const REPLACED: &str = "replaced";
     /// An error without a type of its own.
     pub const ERROR: &str = "error";
 }

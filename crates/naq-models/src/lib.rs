@@ -17,6 +17,7 @@ pub mod retry;
 pub mod schedule;
 pub mod status;
 pub mod time;
+pub mod unique;
 pub mod wire;
 
 pub use error::{JobError, error_type};
@@ -31,4 +32,5 @@ pub use schedule::{
 };
 pub use status::JobStatus;
 pub use time::Timestamp;
+pub use unique::{OnConflict, UniqueError, UniqueHolder};
 pub use wire::{Address, DecodeError, EncodeError, WireFormat};

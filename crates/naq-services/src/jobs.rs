@@ -27,6 +27,7 @@ mod purge;
 mod queue;
 mod result;
 mod sight;
+mod unique;
 
 pub use change::CancelOutcome;
 pub use child::PARENT_ID;
@@ -38,6 +39,7 @@ pub use queue::{PAUSE_PREFIX, QueueReport};
 pub use result::{ResultState, ResultView, Standing};
 pub(crate) use result::{no_result_kept, not_found, read_result};
 pub use sight::JobStatusView;
+pub use unique::{Admission, Submission, admit};
 
 /// The shortest lease that the seam knows.
 const MIN_LEASE: Duration = Duration::from_secs(1);

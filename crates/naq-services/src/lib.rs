@@ -34,7 +34,7 @@ pub use failure::{Failure, IntoFailure, JobFailure};
 pub use handle::{JobHandle, ResultError, ResultErrorKind};
 pub use jobs::{JobService, JobServiceError, JobServiceErrorKind, JobSettings, Receipt};
 pub use manager::{Service, ServiceError, ServiceErrorKind, ServiceManager, StorageService};
-pub use new_job::{JobDefaults, NewJob, NewJobError};
+pub use new_job::{JobDefaults, NewJob, NewJobError, UniqueBy};
 pub use open::open_storage;
 pub use outcome::{JobReturn, Outcome};
 #[doc(hidden)]

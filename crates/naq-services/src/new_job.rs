@@ -8,10 +8,15 @@
 use std::{collections::BTreeMap, fmt, marker::PhantomData, sync::Arc, time::Duration};
 
 use naq_models::{
-    Job, JobId, NameError, OnDependencyFailure, Priority, QueueName, RawJson, RetryStrategy, Timestamp,
+    Job, JobId, NameError, OnDependencyFailure, Priority, QueueName, RawJson, RetryStrategy, Timestamp, UniqueError,
     duration::MAX as MAX_DURATION, id::PriorityError,
 };
 use serde::Serialize;
+
+mod unique;
+
+pub use unique::UniqueBy;
+use unique::Uniqueness;
 
 /// The longest [`Job::kind`], in bytes.
 pub const MAX_KIND: usize = 256;
@@ -97,6 +102,23 @@ pub enum NewJobError {
         /// What serde said.
         source: Arc<serde_json::Error>,
     },
+    /// A unique key that cannot be used.
+    #[error(transparent)]
+    Unique(#[from] UniqueError),
+    /// An argument that the job is to be unique by is not there.
+    #[error("the arguments of {kind:?} have no {field:?} that the job could be unique by; they have to be by name")]
+    UniqueField {
+        /// The job's kind.
+        kind: String,
+        /// The argument's name.
+        field: String,
+    },
+    /// An option of unique jobs, and nothing that makes the job unique.
+    #[error("{option} is not allowed for a job that is not unique")]
+    NotUnique {
+        /// The option's name.
+        option: &'static str,
+    },
     /// The job depends on itself.
     #[error("job {id} cannot depend on itself")]
     DependsOnItself {
@@ -143,6 +165,7 @@ pub struct NewJob<R = RawJson> {
     result_ttl: Option<Duration>,
     depends_on: Vec<JobId>,
     on_dependency_failure: OnDependencyFailure,
+    uniqueness: Uniqueness,
     meta: BTreeMap<String, RawJson>,
     mistake: Option<NewJobError>,
     output: PhantomData<fn() -> R>,
@@ -184,6 +207,7 @@ impl<R> NewJob<R> {
             result_ttl: None,
             depends_on: Vec::new(),
             on_dependency_failure: OnDependencyFailure::default(),
+            uniqueness: Uniqueness::default(),
             meta: BTreeMap::new(),
             mistake,
             output: PhantomData,
@@ -245,6 +269,7 @@ impl<R> NewJob<R> {
             result_ttl: self.result_ttl,
             depends_on: self.depends_on,
             on_dependency_failure: self.on_dependency_failure,
+            uniqueness: self.uniqueness,
             meta: self.meta,
             mistake: self.mistake,
             output: PhantomData,
@@ -419,6 +444,7 @@ impl<R> NewJob<R> {
         job.result_ttl = self.result_ttl.unwrap_or(defaults.result_ttl);
         job.depends_on = self.depends_on;
         job.on_dependency_failure = self.on_dependency_failure;
+        job.unique = self.uniqueness.of(&job.kind, &job.queue, &job.args)?;
         job.meta = self.meta;
         Ok(job)
     }
@@ -465,6 +491,7 @@ impl<R> Clone for NewJob<R> {
             result_ttl: self.result_ttl,
             depends_on: self.depends_on.clone(),
             on_dependency_failure: self.on_dependency_failure,
+            uniqueness: self.uniqueness.clone(),
             meta: self.meta.clone(),
             mistake: self.mistake.clone(),
             output: PhantomData,

@@ -74,7 +74,7 @@ pub mod private {
 
     #[cfg(feature = "worker")]
     pub use inventory;
-    pub use naq_models::{RawJson, RetryStrategy, Verdict};
+    pub use naq_models::{OnConflict, RawJson, RetryStrategy, UniqueWhile, Verdict};
     use serde::{Serialize, de::DeserializeOwned};
 
     pub use super::{HandlerFuture, JobFunction, run_blocking};
@@ -82,7 +82,7 @@ pub mod private {
         __naq_register_job as register_job,
         args::{Args, IntoArg, NamedArgs, Rejection},
         context::{CancellationToken, FromContext, JobContext, States},
-        new_job::NewJob,
+        new_job::{NewJob, UniqueBy},
     };
     use crate::{
         failure::{BoxError, Failure, IntoFailure, type_name_of},

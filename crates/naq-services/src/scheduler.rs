@@ -8,7 +8,8 @@
 
 use bytes::Bytes;
 use naq_models::{
-    JobId, Schedule, ScheduleDefinition, ScheduleError, ScheduleId, ScheduleRecord, ScheduleStatus, Timestamp,
+    JobId, OnConflict, Schedule, ScheduleDefinition, ScheduleError, ScheduleId, ScheduleRecord, ScheduleStatus,
+    Timestamp,
     schedule::{Refused, Upsert},
 };
 use serde::Serialize;
@@ -150,6 +151,10 @@ impl SchedulerService {
         if job.has_time() {
             return Err(invalid("a recurring job cannot have a delay or a time of its own")
                 .with_hint("say when it begins with the schedule's start"));
+        }
+        if job.conflict_answer().is_some_and(|answer| answer != OnConflict::Existing) {
+            return Err(invalid("the runs of a schedule cannot replace other jobs or fail because of them")
+                .with_hint("leave on_conflict out: a run whose key is taken is left out"));
         }
         let any = JobId::generate(Timestamp::EPOCH, [0; 10]);
         let job = job

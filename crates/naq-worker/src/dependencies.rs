@@ -412,7 +412,9 @@ impl Dependencies<'_> {
         let result = subject.cancelled_result(&job, error);
         let id = entry.address.id.clone();
         tracing::info!(job = %id, %reason, "a job that waited for others is cancelled");
-        let ended = self.jobs.storage().end(Ending { address: entry.address, result, dead_letter: None }).await;
+        let unique_key = job.key_freed_at_end();
+        let ending = Ending { address: entry.address, result, dead_letter: None, unique_key };
+        let ended = self.jobs.storage().end(ending).await;
         let ended = ended.map_err(|error| DependenciesError::again(&error))?;
         Ok((ended == Ended::Done).then_some(id))
     }

@@ -52,7 +52,12 @@ impl Mover<'_> {
         };
         let (result, dead_letter) = subject.bury(reason.to_owned());
         let id = &entry.address.id;
-        let ending = Ending { address: entry.address.clone(), result: Some(result), dead_letter: Some(dead_letter) };
+        let ending = Ending {
+            address: entry.address.clone(),
+            result: Some(result),
+            dead_letter: Some(dead_letter),
+            unique_key: None,
+        };
         match self.storage.end(ending).await {
             Ok(_) => true,
             Err(error) if error.kind() == StorageErrorKind::NotFound => false,

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use naq_models::{
-    Address, Job, JobError, JobResult, JobStatus, Next, RawJson, Timestamp, WireFormat, error_type, job,
+    Address, Job, JobError, JobId, JobResult, JobStatus, Next, RawJson, Timestamp, WireFormat, error_type, job,
     wire::{self, EncodeError},
 };
 use naq_services::storage::{Action, DeadLetter, Entry, ResultRecord};
@@ -46,7 +46,7 @@ impl Subject<'_> {
         {
             return self.too_large(job, result.body.len());
         }
-        (Action::End { result, dead_letter }, Outcome::of(status))
+        (Action::End { result, dead_letter, unique_key: job.key_freed_at_end() }, Outcome::of(status))
     }
 
     fn result(
@@ -87,13 +87,17 @@ impl Subject<'_> {
 
     /// Ends a job that an operator has cancelled.
     pub(crate) fn cancel(&self, job: &Job, reason: &str) -> (Action, Outcome) {
-        (
-            Action::End {
-                result: self.cancelled_result(job, JobError::new(error_type::CANCELLED, reason, self.now)),
-                dead_letter: None,
-            },
-            Outcome::Cancelled,
-        )
+        self.cancel_as(job, error_type::CANCELLED, reason)
+    }
+
+    /// Ends a job whose unique key another one has.
+    pub(crate) fn supersede(&self, job: &Job, by: &JobId) -> (Action, Outcome) {
+        self.cancel_as(job, error_type::REPLACED, &format!("job {by} has its unique key"))
+    }
+
+    fn cancel_as(&self, job: &Job, error_type: &str, reason: &str) -> (Action, Outcome) {
+        let result = self.cancelled_result(job, JobError::new(error_type, reason, self.now));
+        (Action::End { result, dead_letter: None, unique_key: job.key_freed_at_end() }, Outcome::Cancelled)
     }
 
     /// What a job leaves that is cancelled because of `error`; `None` if it keeps nothing.
@@ -135,7 +139,7 @@ impl Subject<'_> {
                 None
             }
         };
-        Action::End { result: None, dead_letter }
+        Action::End { result: None, dead_letter, unique_key: job.key_freed_at_end() }
     }
 
     fn dead_letter(&self, kind: Option<&String>, error: JobError) -> DeadLetter {
@@ -161,7 +165,7 @@ fn envelope(job: &Job) -> Option<RawJson> {
 mod tests {
     use std::time::Duration;
 
-    use naq_models::{JobId, Verdict, outcome};
+    use naq_models::{Verdict, outcome};
 
     use super::*;
 
@@ -196,13 +200,13 @@ mod tests {
     fn a_failure_keeps_the_original_bytes_and_a_cancelled_job_its_envelope() {
         let error = JobError::new("x", "m", Timestamp::EPOCH);
         let (action, outcome) = check(&job(), Verdict::Fail(error), 1 << 20);
-        let Action::End { result: Some(result), dead_letter: Some(letter) } = action else { panic!("{action:?}") };
+        let Action::End { result: Some(result), dead_letter: Some(letter), .. } = action else { panic!("{action:?}") };
         assert_eq!((outcome, result.status), (Outcome::Failed, JobStatus::Failed));
         assert_eq!(&letter.body[..], b"the original bytes");
         assert_eq!((letter.kind.as_deref(), letter.error.is_retryable), (Some("k"), false));
 
         let (action, _) = check(&job(), Verdict::Cancel("enough".into()), 1 << 20);
-        let Action::End { result: Some(result), dead_letter: None } = action else { panic!("{action:?}") };
+        let Action::End { result: Some(result), dead_letter: None, .. } = action else { panic!("{action:?}") };
         let result = JobResult::decode(&result.body).unwrap();
         assert_eq!(result.error.unwrap().message, "enough");
         assert!(result.job.unwrap().get().contains("\"kind\":\"k\""));
@@ -211,14 +215,17 @@ mod tests {
     #[test]
     fn an_oversized_result_is_a_failure_and_no_result_is_none() {
         let (action, outcome) = check(&job(), value(&"x".repeat(5000)), 4096);
-        let Action::End { result: Some(result), dead_letter: Some(letter) } = action else { panic!("{action:?}") };
+        let Action::End { result: Some(result), dead_letter: Some(letter), .. } = action else { panic!("{action:?}") };
         assert_eq!((outcome, letter.error.error_type.as_str()), (Outcome::Failed, error_type::RESULT_TOO_LARGE));
         assert!(result.body.len() < 4096);
 
         let mut silent = job();
         silent.result_ttl = Duration::ZERO;
         let (action, outcome) = check(&silent, value(&"x".repeat(5000)), 4096);
-        assert_eq!((action, outcome), (Action::End { result: None, dead_letter: None }, Outcome::Completed));
+        assert_eq!(
+            (action, outcome),
+            (Action::End { result: None, dead_letter: None, unique_key: None }, Outcome::Completed)
+        );
     }
 
     #[test]
@@ -238,11 +245,15 @@ mod tests {
             now: Timestamp::EPOCH,
             max_body: 100,
         };
-        let Action::End { result: None, dead_letter: Some(letter) } = subject.complete(&job(), &failed.encode()) else {
+        let Action::End { result: None, dead_letter: Some(letter), .. } = subject.complete(&job(), &failed.encode())
+        else {
             panic!("no dead letter")
         };
         assert_eq!(letter.error.error_type, "net");
         let completed = JobResult::of(&job(), JobStatus::Completed, Timestamp::EPOCH);
-        assert_eq!(subject.complete(&job(), &completed.encode()), Action::End { result: None, dead_letter: None });
+        assert_eq!(
+            subject.complete(&job(), &completed.encode()),
+            Action::End { result: None, dead_letter: None, unique_key: None }
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! One job from claim to settlement, as a list of steps: decode, review, start, call, conclude.
+//! One job from claim to settlement, as a list of steps: decode, review, start, admit, call, conclude.
 //!
 //! Invariant: every path ends in exactly one of settlement, hand-back, parking, or forgetting a lost lease. A handler is
 //! called only for a job that is not cancelled, not settled elsewhere and held without doubt. What a verdict means is
@@ -13,6 +13,7 @@ use std::{
 use naq_models::{DecodeError, Job, JobError, Verdict, error_type, outcome, wire};
 use naq_services::{
     CancellationToken, JobContext, StorageError,
+    jobs::{self, Admission},
     storage::{Action, Review},
 };
 use tokio::time::{sleep, timeout};
@@ -84,6 +85,7 @@ async fn steps(shared: &Shared, held: &Arc<Held>) -> Step<Ending> {
     check_cancelled(shared, held, &job)?;
     let (traces, _alone) = review(shared, held, &job).await?;
     let (run, context) = start(shared, held, job, traces)?;
+    admit(shared, held, run).await?;
     let said = call(shared, held, run, context).await;
     ControlFlow::Continue(interpret(shared, held, run, said))
 }
@@ -105,7 +107,7 @@ fn decode(shared: &Shared, held: &Held) -> Step<Job> {
         Err(error) => {
             tracing::error!(job = %held.id(), %error, "the job cannot be read and becomes a dead letter");
             let (result, dead_letter) = subject(shared, held).bury(error.to_string());
-            let action = Action::End { result: Some(result), dead_letter: Some(dead_letter) };
+            let action = Action::End { result: Some(result), dead_letter: Some(dead_letter), unique_key: None };
             let traces = Traces { scheduled: held.claim.doubtful, suspect: false };
             ControlFlow::Break(Ending::Settle(action, traces, Outcome::Failed))
         }
@@ -135,7 +137,7 @@ async fn review<'a>(shared: &'a Shared, held: &Arc<Held>, job: &Job) -> Step<(Tr
         return ControlFlow::Break(Ending::Settle(action, traces, Outcome::AlreadyEnded));
     }
     if scheduled_run.is_some_and(|run| run > job.run) {
-        let action = Action::End { result: None, dead_letter: None };
+        let action = Action::End { result: None, dead_letter: None, unique_key: None };
         let traces = Traces { scheduled: false, suspect: true };
         return ControlFlow::Break(Ending::Settle(action, traces, Outcome::AlreadyEnded));
     }
@@ -166,7 +168,7 @@ where
     for _ in 0..REVIEW_TRIES {
         match ask().await {
             Ok(answer) => return ControlFlow::Continue(answer),
-            Err(error) => tracing::warn!(job = %held.id(), %error, "a doubtful job could not be reviewed"),
+            Err(error) => tracing::warn!(job = %held.id(), %error, "the store could not be asked about a job"),
         }
         if shared.is_closing() {
             break;
@@ -228,6 +230,24 @@ fn start<'a>(shared: &Shared, held: &'a Held, job: Job, traces: Traces) -> Step<
         Arc::clone(&shared.states),
     );
     ControlFlow::Continue((run, context))
+}
+
+/// For a unique job: whether it has its key. After the start, because a key that holds until then is freed by this; and only
+/// where there is a handler to start.
+async fn admit(shared: &Shared, held: &Arc<Held>, run: &Run) -> Step<()> {
+    let job = &run.job;
+    if job.unique.is_none() || shared.handlers.get(&job.kind).is_none() {
+        return ControlFlow::Continue(());
+    }
+    let by = match patiently(shared, held, || jobs::admit(&*shared.storage, job)).await {
+        ControlFlow::Continue(Admission::Start) => return ControlFlow::Continue(()),
+        ControlFlow::Continue(Admission::Superseded { by }) => by,
+        ControlFlow::Break(Ending::Forget(_)) => return ControlFlow::Break(Ending::Forget(run.traces)),
+        ControlFlow::Break(_) => return ControlFlow::Break(Ending::HandBack(run.traces)),
+    };
+    tracing::info!(job = %job.id, %by, "another job has the unique key of this one, which is cancelled");
+    let (action, outcome) = subject(shared, held).supersede(job, &by);
+    ControlFlow::Break(Ending::Settle(action, run.traces, outcome))
 }
 
 async fn call(shared: &Shared, held: &Held, run: &Run, context: JobContext) -> Said {

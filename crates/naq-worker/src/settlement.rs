@@ -212,7 +212,7 @@ async fn settle(shared: &Shared, batch: Vec<Finished>) -> Call {
 fn may_write(finished: &Finished, now: BootTime) -> bool {
     let completed = matches!(
         &finished.action,
-        Action::End { result: Some(result), dead_letter: None } if result.status == JobStatus::Completed
+        Action::End { result: Some(result), dead_letter: None, .. } if result.status == JobStatus::Completed
     );
     completed || !finished.held.is_fenced(now)
 }

@@ -31,8 +31,8 @@ pub use naq_config::{NaqConfig, StoreUrl};
 pub use naq_macros::job;
 pub use naq_models as models;
 pub use naq_models::{
-    Job, JobError, JobId, JobResult, JobStatus, Priority, QueueName, RawJson, RetryPolicy, RetryStrategy, Schedule,
-    ScheduleId, Timestamp,
+    Job, JobError, JobId, JobResult, JobStatus, OnConflict, Priority, QueueName, RawJson, RetryPolicy, RetryStrategy,
+    Schedule, ScheduleId, Timestamp, UniqueWhile,
 };
 #[cfg(feature = "queue")]
 pub use naq_queue as queue;
@@ -52,7 +52,8 @@ pub use naq_services::__private;
 pub use naq_services::{
     CancellationToken, Failure, FromContext, IntoFailure, JobContext, JobFailure, JobHandle, JobService,
     JobServiceError, JobServiceErrorKind, NewJob, Outcome, Receipt, ResultError, ResultErrorKind, SchedulerService,
-    SchedulerServiceError, SchedulerServiceErrorKind, ServiceManager, State, new_job::secs,
+    SchedulerServiceError, SchedulerServiceErrorKind, ServiceManager, State,
+    new_job::{UniqueBy, secs},
 };
 #[cfg(feature = "testing")]
 pub use naq_testing as testing;

@@ -6,6 +6,7 @@ mod jobs;
 mod operators;
 mod scheduler;
 mod system;
+mod unique;
 
 use std::collections::BTreeSet;
 

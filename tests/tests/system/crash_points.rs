@@ -22,20 +22,50 @@ use crate::{
 on_every_server!(the_end_is_the_same_after_each_write);
 
 /// Where each job of the story stands at its end, in which attempt, and with which error.
-const END: [(&str, &str, u64, &str); 10] = [
+const END: [(&str, &str, u64, &str); 15] = [
     ("again", "completed", 2, ""),
     ("cancelled", "cancelled", 1, "cancelled"),
     ("cancelled-early", "cancelled", 1, "cancelled"),
     ("dead", "failed", 2, "boom"),
     ("dead-without-result", "failed", 1, "boom"),
     ("done", "completed", 1, ""),
+    ("for-a-time", "completed", 1, ""),
     ("handed", "completed", 1, ""),
     ("later", "completed", 1, ""),
+    ("only", "completed", 1, ""),
+    ("replaced", "cancelled", 1, "replaced"),
+    ("replacing", "completed", 1, ""),
     ("second", "completed", 1, ""),
     ("snoozed", "completed", 1, ""),
+    ("until-started", "completed", 1, ""),
 ];
 /// The moves that the story makes; each has to show among the crash points.
-const MOVES: [&str; 7] = ["enqueue.", "settle.result", "settle.again", "promote.", "end.", "requeue.", "hand_back."];
+const MOVES: [&str; 14] = [
+    "enqueue.",
+    "settle.result",
+    "settle.key",
+    "settle.again",
+    "promote.",
+    "end.",
+    "end.key",
+    "requeue.",
+    "hand_back.",
+    "unique.key",
+    "unique.takeover",
+    "unique.stored",
+    "unique.start",
+    "settle.ack",
+];
+/// Commands that store jobs with keys.
+const UNIQUE: [&[&str]; 5] = [
+    &["--job-id", "only", "--unique-key", "k1"],
+    &["--job-id", "until-started", "--unique-key", "k2", "--unique-while", "pending"],
+    &["--job-id", "for-a-time", "--unique-key", "k3", "--unique-ttl", "1h"],
+    &["--job-id", "replaced", "--unique-key", "k4", "--delay", "1h"],
+    &["--job-id", "replacing", "--unique-key", "k4", "--on-conflict", "replace"],
+];
+/// The keys that are free when the story has ended.
+const FREE_KEYS: [&str; 8] = ["k1", "k2", "k4", "dead", "silent", "cancelled", "second", "again"];
 const AT_ONCE: usize = 6;
 const WORKER_LIMIT: Duration = Duration::from_secs(40);
 
@@ -117,15 +147,21 @@ async fn play(site: &Site, kill: &Kill) -> Result<Played> {
     };
     let release = site.path("release");
     let jobs = [
-        with(envelope("dead", "t.fail", json!({"times": 9})), json!({"max_retries": 1, "retry_delay": 0.1})),
-        with(envelope("again", "t.fail", json!({"times": 1})), json!({"max_retries": 3, "retry_delay": 0.1})),
+        with(
+            envelope("dead", "t.fail", json!({"times": 9})),
+            json!({"max_retries": 1, "retry_delay": 0.1, "unique": {"key": "dead"}}),
+        ),
+        with(
+            envelope("again", "t.fail", json!({"times": 1})),
+            json!({"max_retries": 3, "retry_delay": 0.1, "unique": {"key": "again"}}),
+        ),
         envelope("snoozed", "t.snooze", json!({"ms": 100})),
         with(
             envelope("dead-without-result", "t.fail", json!({"times": 1})),
-            json!({"max_retries": 0, "result_ttl": 0}),
+            json!({"max_retries": 0, "result_ttl": 0, "unique": {"key": "silent"}}),
         ),
-        with(envelope("cancelled", "naq.echo", json!({})), json!({"queue": "parked"})),
-        envelope("second", "t.second_life", json!({})),
+        with(envelope("cancelled", "naq.echo", json!({})), json!({"queue": "parked", "unique": {"key": "cancelled"}})),
+        with(envelope("second", "t.second_life", json!({})), json!({"unique": {"key": "second"}})),
         envelope("handed", "t.log_sleep", json!({"file": log.path(), "until": release})),
     ];
     site.enqueue_all(jobs).await?;
@@ -134,6 +170,9 @@ async fn play(site: &Site, kill: &Kill) -> Result<Played> {
         died |= command(site, &armed, &["job", "enqueue", "naq.echo", "--job-id", id, "--delay", delay]).await?;
     }
     died |= command(site, &armed, &["job", "enqueue", "naq.echo", "--job-id", "done"]).await?;
+    for flags in UNIQUE {
+        died |= command(site, &armed, &[&["job", "enqueue", "naq.echo"], flags].concat()).await?;
+    }
     for id in ["cancelled", "cancelled-early"] {
         died |= command(site, &armed, &["job", "cancel", id]).await?;
     }
@@ -211,6 +250,18 @@ async fn check_end(site: &Site) -> Result<()> {
     ensure!(end == expected, "the story ended differently:\n{end:#?}\nexpected:\n{expected:#?}");
     let second = site.json(&["job", "result", "second"]).await?;
     ensure!(second["result"] == "alive", "{second}");
+    check_keys(site).await
+}
+
+/// Whether everybody can have each key at once that is to be free, and nobody the other.
+async fn check_keys(site: &Site) -> Result<()> {
+    let keyed =
+        |key: &str| with(envelope(format!("after-{key}"), "naq.noop", json!({})), json!({"unique": {"key": key}}));
+    let lines: String = FREE_KEYS.iter().chain(&["k3"]).map(|key| format!("{}\n", keyed(key))).collect();
+    let file = site.path("after.jsonl");
+    fs::write(&file, lines)?;
+    let report = site.json(&["job", "enqueue", "--from", &file.to_string_lossy()]).await?;
+    ensure!(report == json!({"enqueued": FREE_KEYS.len(), "duplicates": 1, "failed": 0}), "the keys: {report}");
     Ok(())
 }
 

@@ -3,7 +3,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
-use naq_models::{JobId, JobStatus, OnDependencyFailure, Priority, QueueName, RetryStrategy, Timestamp};
+use naq_models::{
+    JobId, JobStatus, OnConflict, OnDependencyFailure, Priority, QueueName, RetryStrategy, Timestamp, UniqueWhile,
+};
 
 use super::{parse_duration, parse_priority, parse_status, parse_time};
 
@@ -172,6 +174,9 @@ pub struct EnqueueArgs {
     /// What to do if such a job fails, is cancelled or does not exist: cancel this one too, or run it all the same
     #[arg(long, value_name = "cancel|run", requires = "depends_on", value_parser = parse_on_dependency_failure)]
     pub on_dependency_failure: Option<OnDependencyFailure>,
+    /// Options of unique jobs.
+    #[command(flatten)]
+    pub unique: UniqueArgs,
     /// Something to travel with the job (may be given several times)
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_meta)]
     pub meta: Vec<(String, String)>,
@@ -189,6 +194,23 @@ fn parse_on_dependency_failure(text: &str) -> Result<OnDependencyFailure, String
         "run" => Ok(OnDependencyFailure::Run),
         _ => Err("expected cancel or run".to_owned()),
     }
+}
+
+/// The options of unique jobs.
+#[derive(Debug, Clone, Args)]
+pub struct UniqueArgs {
+    /// Store it only if no other job has this key
+    #[arg(long, value_name = "KEY", conflicts_with = "from")]
+    pub unique_key: Option<String>,
+    /// How long the key holds: pending (until the job starts), active (until it has ended), ttl (for --unique-ttl)
+    #[arg(long, value_name = "pending|active|ttl", requires = "unique_key")]
+    pub unique_while: Option<UniqueWhile>,
+    /// The key holds for so long, whatever becomes of the job
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "unique_key")]
+    pub unique_ttl: Option<Duration>,
+    /// If another job has the key: answer with it, replace it unless it runs, or fail (with --from: for every line)
+    #[arg(long, value_name = "existing|replace|error")]
+    pub on_conflict: Option<OnConflict>,
 }
 
 fn parse_meta(text: &str) -> Result<(String, String), String> {

@@ -9,8 +9,8 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use naq_models::Job;
-use naq_services::JobService;
+use naq_models::OnConflict;
+use naq_services::{JobService, jobs::Submission};
 use serde::Serialize;
 
 use crate::{
@@ -34,7 +34,12 @@ struct Report {
     failed: u64,
 }
 
-pub(super) async fn run(jobs: &JobService, out: Output, source: &BulkSource) -> Result<(), CliError> {
+pub(super) async fn run(
+    jobs: &JobService,
+    out: Output,
+    source: &BulkSource,
+    on_conflict: OnConflict,
+) -> Result<(), CliError> {
     let (mut input, size): (Box<dyn BufRead>, Option<u64>) = match source {
         BulkSource::Stdin => (Box::new(BufReader::new(io::stdin())), None),
         BulkSource::File(path) => {
@@ -63,7 +68,7 @@ pub(super) async fn run(jobs: &JobService, out: Output, source: &BulkSource) -> 
             continue;
         }
         match jobs.read_submission(line.trim().as_bytes()) {
-            Ok(job) => batch.push((number, job)),
+            Ok(job) => batch.push((number, Submission { job, on_conflict })),
             Err(error) => report.refuse(&bar, number, &with_sources(&error)),
         }
         if batch.len() == BATCH {
@@ -77,8 +82,8 @@ pub(super) async fn run(jobs: &JobService, out: Output, source: &BulkSource) -> 
     if failed > 0 { Err(CliError::failed(format!("{failed} of {number} lines were not enqueued"))) } else { Ok(()) }
 }
 
-async fn store(jobs: &JobService, bar: &ProgressBar, report: &mut Report, batch: Vec<(u64, Job)>) {
-    let (numbers, batch): (Vec<u64>, Vec<Job>) = batch.into_iter().unzip();
+async fn store(jobs: &JobService, bar: &ProgressBar, report: &mut Report, batch: Vec<(u64, Submission)>) {
+    let (numbers, batch): (Vec<u64>, Vec<Submission>) = batch.into_iter().unzip();
     for (number, outcome) in numbers.into_iter().zip(jobs.enqueue_raw_many(batch).await) {
         match outcome {
             Ok(receipt) if receipt.duplicate => report.duplicates += 1,

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{bulk, confirm, control};
 use crate::{
-    args::{EnqueueArgs, JobCommand, When},
+    args::{EnqueueArgs, JobCommand, UniqueArgs, When},
     error::CliError,
     output::Output,
     session::Session,
@@ -29,7 +29,7 @@ pub(crate) async fn run(session: &Session, command: JobCommand) -> Result<(), Cl
     let (jobs, out) = (session.jobs().await?, session.output());
     match command {
         JobCommand::Enqueue(args) => match &args.from {
-            Some(source) => bulk::run(&jobs, out, source).await,
+            Some(source) => bulk::run(&jobs, out, source, args.unique.on_conflict.unwrap_or_default()).await,
             None => enqueue(&jobs, out, *args).await,
         },
         JobCommand::Status { id } => {
@@ -114,6 +114,27 @@ fn new_job(args: EnqueueArgs) -> Result<NewJob, CliError> {
     job = job.depends_on(&args.depends_on).on_dependency_failure(args.on_dependency_failure.unwrap_or_default());
     for (key, value) in args.meta {
         job = job.meta(key, value);
+    }
+    unique(job, args.unique)
+}
+
+fn unique(mut job: NewJob, args: UniqueArgs) -> Result<NewJob, CliError> {
+    let UniqueArgs { unique_key, unique_while, unique_ttl, on_conflict } = args;
+    let Some(key) = unique_key else {
+        return match on_conflict {
+            Some(_) => Err(CliError::usage("--on-conflict needs a key that can be taken: --unique-key KEY")),
+            None => Ok(job),
+        };
+    };
+    job = job.unique(key);
+    if let Some(holds) = unique_while {
+        job = job.unique_while(holds);
+    }
+    if let Some(ttl) = unique_ttl {
+        job = job.unique_ttl(ttl);
+    }
+    if let Some(answer) = on_conflict {
+        job = job.on_conflict(answer);
     }
     Ok(job)
 }

@@ -208,7 +208,7 @@ impl Storage for MemoryStorage {
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) -> Vec<Result<Settled>> {
-        self.batch("settle", settlements, State::settle)
+        self.batch("settle", settlements, |state, settlement| state.settle(&self.shared.kv_events, settlement))
     }
 
     async fn hand_back(&self, leases: Vec<Lease>) -> Result<()> {
@@ -221,7 +221,7 @@ impl Storage for MemoryStorage {
         let intent = format!("cancel.{}", ending.address.id);
         let place = (Bucket::Control, intent.as_str());
         let told = shared.change(|state| state.kv_put(&shared.kv_events, place, Bytes::new(), None, None));
-        let ended = shared.change(|state| state.end(ending));
+        let ended = shared.change(|state| state.end(&shared.kv_events, ending));
         // An intent that was there already belongs to another call, which removes it.
         if let Ok(revision) = told {
             shared.change(|state| state.kv_delete(&shared.kv_events, place, Some(revision)));

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use naq_models::{Address, JobId, JobStatus, Priority, QueueName, Timestamp};
+use naq_models::{Address, JobId, JobStatus, Priority, QueueName, Timestamp, UniqueHolder};
 use naq_services::storage::{
     Action, Bucket, DeadLetter, Ended, Ending, Enqueued, Entry, KvChange, KvEntry, Lease, LeaseState, Promoted,
     Promotion, Result, ResultRecord, RunningAt, ScheduledEntry, Settled, Settlement, StorageError, StorageErrorKind,
@@ -250,8 +250,12 @@ impl State {
         Ok(Enqueued::Stored)
     }
 
-    pub(crate) fn settle(&mut self, settlement: Settlement) -> Result<Settled> {
+    pub(crate) fn settle(&mut self, events: &broadcast::Sender<KvEvent>, settlement: Settlement) -> Result<Settled> {
         let Settlement { lease, address, action, fenced, .. } = settlement;
+        let key = match &action {
+            Action::End { unique_key, .. } => unique_key.clone(),
+            Action::Again(_) => None,
+        };
         match &action {
             Action::End { result: Some(record), .. } => bounded("settle", &record.body)?,
             Action::Again(entry) => bounded("settle", &entry.body)?,
@@ -269,7 +273,7 @@ impl State {
                 }
                 Settled::AlreadyEnded
             }
-            Action::End { result, dead_letter } => {
+            Action::End { result, dead_letter, .. } => {
                 if let Some(record) = result {
                     self.write_result(&address, record);
                 }
@@ -287,11 +291,20 @@ impl State {
         };
         self.remove_job(&lease.id);
         self.scheduled.remove(&lease.id);
+        self.free_key(events, key, &lease.id);
         Ok(settled)
     }
 
-    pub(crate) fn end(&mut self, ending: Ending) -> Result<Ended> {
-        let Ending { address, result, dead_letter } = ending;
+    /// Removes a unique key that names this job.
+    fn free_key(&mut self, events: &broadcast::Sender<KvEvent>, key: Option<String>, id: &JobId) {
+        let Some(key) = key else { return };
+        if self.kv_get(Bucket::Unique, &key).is_some_and(|slot| UniqueHolder::names(&slot.entry.value, id)) {
+            self.kv_delete(events, (Bucket::Unique, &key), None);
+        }
+    }
+
+    pub(crate) fn end(&mut self, events: &broadcast::Sender<KvEvent>, ending: Ending) -> Result<Ended> {
+        let Ending { address, result, dead_letter, unique_key } = ending;
         let id = &address.id;
         let lives = self.jobs.contains_key(id) || self.scheduled.contains_key(id);
         let ended = match &result {
@@ -312,6 +325,7 @@ impl State {
         }
         self.remove_job(id);
         self.scheduled.remove(id);
+        self.free_key(events, unique_key, id);
         Ok(Ended::Done)
     }
 

@@ -42,6 +42,11 @@ impl JobService {
     /// # Errors
     /// [`JobServiceErrorKind::NotFound`]; [`JobServiceErrorKind::Undecodable`] if its bytes are not a job.
     pub async fn cancel(&self, id: &JobId, reason: &str) -> Result<CancelOutcome> {
+        self.cancel_as(id, error_type::CANCELLED, reason).await
+    }
+
+    /// The same with an error type of the caller's.
+    pub(super) async fn cancel_as(&self, id: &JobId, error_type: &str, reason: &str) -> Result<CancelOutcome> {
         let mut traces = self.traces(id).await?;
         traces.sort_by_key(Trace::rank);
         let newest = traces.pop().ok_or_else(|| super::not_found(id))?;
@@ -49,14 +54,15 @@ impl JobService {
         if was.is_terminal() {
             // A cancel that was cut off after its result has steps left, which the same call makes again.
             if let (JobStatus::Cancelled, Some(left)) = (was, traces.pop())
-                && let Some(ending) = self.cancellation(left, reason).await?
+                && let Some(ending) = self.cancellation(left, error_type, reason).await?
             {
                 let ended = self.storage().end(ending).await;
                 ended.map_err(|source| JobServiceError::storage(format!("cannot cancel job {id}"), source))?;
             }
             return Ok(CancelOutcome::AlreadyEnded { status: Some(was) });
         }
-        let ending = self.cancellation(newest, reason).await?.expect("what is not terminal is queued or scheduled");
+        let ending =
+            self.cancellation(newest, error_type, reason).await?.expect("what is not terminal is queued or scheduled");
         match self.storage().end(ending).await {
             Ok(Ended::Done) => Ok(CancelOutcome::Cancelled { was }),
             Ok(Ended::AlreadyEnded) => match self.find(id).await {
@@ -73,15 +79,16 @@ impl JobService {
     }
 
     /// The end of a job that is queued or scheduled.
-    async fn cancellation(&self, live: Trace, reason: &str) -> Result<Option<Ending>> {
+    async fn cancellation(&self, live: Trace, error_type: &str, reason: &str) -> Result<Option<Ending>> {
         let (address, job) = match live {
             Trace::Queued { address, job, .. } => (address, job),
             Trace::Scheduled { entry, job } => (entry.address, job),
             Trace::Ended { .. } | Trace::Dead { .. } => return Ok(None),
         };
         let job = job.map_err(|cause| undecodable("cancel", &address.id, cause))?;
-        let error = JobError::new(error_type::CANCELLED, reason, self.store_time().await?).permanent();
-        Ok(Some(Ending { address, result: self.cancelled_result(&job, error), dead_letter: None }))
+        let error = JobError::new(error_type, reason, self.store_time().await?).permanent();
+        let (result, unique_key) = (self.cancelled_result(&job, error), job.key_freed_at_end());
+        Ok(Some(Ending { address, result, dead_letter: None, unique_key }))
     }
 
     /// Starts a new life of a failed or cancelled job: first attempt, at once; one that depends on others waits for them
@@ -89,6 +96,7 @@ impl JobService {
     ///
     /// # Errors
     /// [`JobServiceErrorKind::Conflict`] if it is neither, or if nothing is kept to start it from;
+    /// [`JobServiceErrorKind::KeyTaken`] if another job has its unique key by now;
     /// [`JobServiceErrorKind::Undecodable`] if its bytes are not a job.
     pub async fn retry(&self, id: &JobId) -> Result<Receipt> {
         let traces = self.traces(id).await?;
@@ -168,7 +176,9 @@ impl JobService {
     pub(super) async fn reborn(&self, job: Job, generation: u64) -> Result<Receipt> {
         let id = job.id.clone();
         let status = if job.depends_on.is_empty() { JobStatus::Pending } else { JobStatus::Waiting };
-        let entry = self.sized_entry(&job.reborn(generation), status)?;
+        let job = job.reborn(generation);
+        let entry = self.sized_entry(&job, status)?;
+        self.take_for_new_life(&job).await?;
         let receipt = receipt(&entry);
         match self.storage().requeue(entry).await {
             Ok(Enqueued::Stored) => Ok(receipt),

@@ -3,15 +3,19 @@
 //! Invariant: a receipt is given only for a job that the store has durably, or that was there before. What cannot run
 //! is refused here, with a typed error, before anything is stored.
 //!
-//! Not here: what an id or key excludes (the store, atomically).
+//! Not here: what an id excludes (the store, atomically), what a unique key does ([`super::unique`]).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::future::{join, join_all};
-use naq_models::{Address, Job, JobId, JobStatus, Priority, QueueName, Timestamp, wire};
+use naq_models::{Address, Job, JobId, JobStatus, Priority, QueueName, Timestamp, Unique, wire};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
 
-use super::{JobService, JobServiceError, JobServiceErrorKind, Result, sight::Trace};
+use super::{
+    JobService, JobServiceError, JobServiceErrorKind, Result, Submission,
+    sight::Trace,
+    unique::{Planned, Want},
+};
 use crate::{
     handle::JobHandle,
     new_job::{MAX_KIND, NewJob},
@@ -34,7 +38,7 @@ pub struct Receipt {
     pub queue: QueueName,
     /// `pending`, `scheduled` or `waiting`; of a duplicate, where the job that was there stands.
     pub status: JobStatus,
-    /// A job of this id was there before, and nothing was stored.
+    /// A job of this id, or with this unique key, was there before, and nothing was stored.
     pub duplicate: bool,
 }
 
@@ -48,7 +52,7 @@ impl JobService {
         let host_now = self.host_time();
         let clock = self.clock(job.has_time(), host_now).await;
         let job = self.build(job, host_now, &clock)?;
-        let result_ttl = job.result_ttl;
+        let result_ttl = job.job.result_ttl;
         let receipt = self.store(std::iter::once(Ok(job)), &clock).await.pop().expect("one outcome per job")?;
         Ok(JobHandle::enqueued(self.clone(), receipt, result_ttl))
     }
@@ -60,18 +64,19 @@ impl JobService {
         self.store(jobs.into_iter().map(|job| self.build(job, host_now, &clock)), &clock).await
     }
 
-    /// Stores a finished envelope: as [`enqueue`](Self::enqueue). It starts its first life, whatever it says of
-    /// attempts, runs and results.
+    /// Stores a finished envelope (a [`Job`]): as [`enqueue`](Self::enqueue). It starts its first life, whatever it says
+    /// of attempts, runs and results.
     ///
     /// # Errors
     /// As [`enqueue`](Self::enqueue).
-    pub async fn enqueue_raw(&self, job: Job) -> Result<Receipt> {
+    pub async fn enqueue_raw(&self, job: impl Into<Submission>) -> Result<Receipt> {
         self.enqueue_raw_many(vec![job]).await.pop().expect("one outcome per job")
     }
 
     /// Stores finished envelopes, in batches. One outcome per job, in order.
-    pub async fn enqueue_raw_many(&self, jobs: Vec<Job>) -> Vec<Result<Receipt>> {
-        let clock = self.clock(jobs.iter().any(|job| job.run_at.is_some()), self.host_time()).await;
+    pub async fn enqueue_raw_many<J: Into<Submission>>(&self, jobs: Vec<J>) -> Vec<Result<Receipt>> {
+        let jobs: Vec<Submission> = jobs.into_iter().map(Into::into).collect();
+        let clock = self.clock(jobs.iter().any(|submission| submission.job.run_at.is_some()), self.host_time()).await;
         self.store(jobs.into_iter().map(Ok), &clock).await
     }
 
@@ -114,30 +119,37 @@ impl JobService {
     }
 
     /// Gives a job its id and times. `clock` is the store's time where the job's own counts from it.
-    fn build<R>(&self, job: NewJob<R>, host_now: Timestamp, clock: &Result<Timestamp>) -> Result<Job> {
+    fn build<R>(&self, job: NewJob<R>, host_now: Timestamp, clock: &Result<Timestamp>) -> Result<Submission> {
+        let on_conflict = job.conflict_answer().unwrap_or_default();
         let now = if job.has_delay() { clock.clone()? } else { host_now };
         let id = JobId::generate(host_now, rand::random());
-        job.into_job(id, now, &self.settings().defaults).map_err(|source| {
+        let job = job.into_job(id, now, &self.settings().defaults).map_err(|source| {
             JobServiceError::new(JobServiceErrorKind::InvalidJob, "cannot enqueue the job").with_source(source)
-        })
+        })?;
+        Ok(Submission { job, on_conflict })
     }
 
     /// One outcome per job, in order. What is an error already stays one. While the store takes a batch, the next one is
     /// encoded.
     async fn store(
         &self,
-        mut jobs: impl Iterator<Item = Result<Job>>,
+        mut jobs: impl Iterator<Item = Result<Submission>>,
         clock: &Result<Timestamp>,
     ) -> Vec<Result<Receipt>> {
-        let mut encode = || jobs.by_ref().take(BATCH).map(|job| self.entry(job?, clock)).collect::<Vec<_>>();
+        let mut encode = || jobs.by_ref().take(BATCH).map(|job| self.plan(job?, clock)).collect::<Vec<_>>();
         let (mut outcomes, mut batch) = (Vec::new(), encode());
         while !batch.is_empty() {
             // In this order: the first has sent its batch before the second takes the thread.
-            let (stored, next) = join(self.store_batch(batch), async { encode() }).await;
+            let (stored, next) = join(self.store_planned(batch), async { encode() }).await;
             outcomes.extend(stored);
             batch = next;
         }
         outcomes
+    }
+
+    fn plan(&self, Submission { job, on_conflict }: Submission, clock: &Result<Timestamp>) -> Result<Planned> {
+        let want = Want::of(&job, on_conflict, 0);
+        Ok(Planned { entry: self.entry(job, clock)?, want })
     }
 
     /// Checks a job and decides where it goes. `clock` is the store's time if the job has a time.
@@ -174,7 +186,7 @@ impl JobService {
         Ok(entry)
     }
 
-    async fn store_batch(&self, batch: Vec<Result<Entry>>) -> Vec<Result<Receipt>> {
+    pub(super) async fn store_batch(&self, batch: Vec<Result<Entry>>) -> Vec<Result<Receipt>> {
         // A generated id is never a duplicate, and bulk enqueueing is not to pay for copies that nobody reads.
         let plans: Vec<Result<(Receipt, Option<Entry>)>> = batch
             .iter()
@@ -283,8 +295,8 @@ fn check(job: &Job) -> Result<()> {
     if job.depends_on.contains(&job.id) {
         return refuse(JobServiceErrorKind::InvalidJob, "it depends on itself".to_owned());
     }
-    if job.unique.is_some() {
-        return refuse(JobServiceErrorKind::Unsupported, "unique keys are not built yet".to_owned());
+    if let Some(Err(why)) = job.unique.as_ref().map(Unique::check) {
+        return refuse(JobServiceErrorKind::InvalidJob, why.to_string());
     }
     Ok(())
 }

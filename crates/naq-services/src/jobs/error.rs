@@ -15,12 +15,12 @@ pub enum JobServiceErrorKind {
     InvalidJob,
     /// The job is larger than the configuration or the store allows.
     TooLarge,
-    /// The job asks for something that this version does not do.
-    Unsupported,
     /// There is no such job, or no dead letter of it.
     NotFound,
     /// The job is in a state in which this cannot be done, or changed while it was tried.
     Conflict,
+    /// Another job has the unique key, and the producer asked for an error then.
+    KeyTaken,
     /// The job keeps no result (`result_ttl = 0`), so that nobody can ask or wait for it.
     NoResultKept,
     /// The result did not come in time. The job goes on.

@@ -134,14 +134,17 @@ impl JobService {
             let run = job.as_ref().map_or(0, |job| job.run);
             if review.scheduled_run.is_some_and(|waiting| waiting > run) {
                 // It has moved on, and what lies here is what is left of it.
-                let action = Action::End { result: None, dead_letter: None };
+                let action = Action::End { result: None, dead_letter: None, unique_key: None };
                 let Claim { lease, address, .. } = claim;
                 return Ok(Settlement { lease, address, action, fenced: false, clear_scheduled: false });
             }
             clear_scheduled = review.scheduled_run.is_some();
         }
         let action = match job {
-            Ok(job) => Action::End { result: self.purged_result(&job, now), dead_letter: None },
+            Ok(job) => {
+                let (result, unique_key) = (self.purged_result(&job, now), job.key_freed_at_end());
+                Action::End { result, dead_letter: None, unique_key }
+            }
             Err(cause) => self.undecodable_end(&claim, &cause, now),
         };
         let Claim { lease, address, .. } = claim;
@@ -181,6 +184,7 @@ impl JobService {
         Action::End {
             result: record,
             dead_letter: Some(DeadLetter { address, body: claim.body.clone(), error, kind: None }),
+            unique_key: None,
         }
     }
 }

@@ -151,8 +151,5 @@ fn is_lost(kind: StorageErrorKind) -> bool {
 
 /// Whether trying again can never help.
 fn is_for_good(error: &JobServiceError) -> bool {
-    matches!(
-        error.kind(),
-        JobServiceErrorKind::InvalidJob | JobServiceErrorKind::TooLarge | JobServiceErrorKind::Unsupported
-    )
+    matches!(error.kind(), JobServiceErrorKind::InvalidJob | JobServiceErrorKind::TooLarge)
 }

@@ -38,6 +38,7 @@ mod look;
 mod scene;
 mod schedule;
 mod settle;
+mod unique;
 
 pub use failure::{Failure, Verdict};
 use scene::Scene;
@@ -238,6 +239,11 @@ macro_rules! __conformance_checks {
                 requeueing_a_cancelled_job
                 requeueing_a_job_that_waits_for_others
                 ending_an_earlier_life_spares_the_new_one;
+            unique:
+                the_end_of_a_job_frees_its_key
+                a_key_that_names_another_job_stays
+                ending_a_job_frees_its_key
+                a_settlement_without_its_lease_leaves_the_key;
             look:
                 a_job_is_seen_in_every_state
                 an_unknown_id_is_not_found

@@ -65,12 +65,16 @@ pub struct Settlement {
 /// See [`Settlement`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// It has ended. Order: result, dead letter, scheduled entry, removal from the queue.
+    /// It has ended. Order: result, dead letter, unique key, scheduled entry, removal from the queue; where no result is
+    /// given, the unique key comes last.
     End {
         /// `None` if no result is to be kept, or if one already exists (then only the rest is completed).
         result: Option<ResultRecord>,
         /// Given if it failed.
         dead_letter: Option<DeadLetter>,
+        /// The key in [`Bucket::Unique`](super::Bucket::Unique) that goes if its value names this job
+        /// ([`UniqueHolder::names`](naq_models::UniqueHolder::names)). Without one nothing is looked at.
+        unique_key: Option<String>,
     },
     /// It waits for its next run. Order: scheduled entry, removal from the queue.
     Again(Entry),
@@ -96,6 +100,8 @@ pub struct Ending {
     pub result: Option<ResultRecord>,
     /// For a scheduled entry that cannot be decoded.
     pub dead_letter: Option<DeadLetter>,
+    /// As in [`Action::End`]; removed after the job.
+    pub unique_key: Option<String>,
 }
 
 /// What became of an [`Ending`].

@@ -52,7 +52,7 @@ pub(crate) async fn what_cannot_be_read_stays_and_is_reported(stage: &Stage) {
     let error = JobError::new(error_type::DECODE, "garbage", naq_models::Timestamp::EPOCH);
     let body = bytes::Bytes::from_static(b"\xff");
     let dead_letter = Some(DeadLetter { address: claim.address.clone(), body, error, kind: None });
-    let action = Action::End { result: None, dead_letter };
+    let action = Action::End { result: None, dead_letter, unique_key: None };
     let Claim { lease, address, .. } = claim;
     let settlement = Settlement { lease, address, action, fenced: false, clear_scheduled: false };
     jobs.storage().settle(vec![settlement]).await.pop().unwrap().unwrap();

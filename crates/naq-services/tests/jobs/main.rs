@@ -38,6 +38,7 @@ mod schedules;
 #[path = "../nats/server.rs"]
 mod server;
 mod services;
+mod unique;
 
 use server::Server;
 
@@ -56,35 +57,66 @@ impl Stage {
     }
 
     async fn service_with(&self, settings: JobSettings) -> JobService {
+        let (url, config) = self.fresh();
+        JobService::new(open_storage(&url, &config).await.unwrap(), settings)
+    }
+
+    /// Services over one store, each with a connection of its own.
+    async fn services(&self, count: usize) -> Vec<JobService> {
+        let (url, config) = self.fresh();
+        connect(&url, &config, count).await
+    }
+
+    /// The address of a store of its own.
+    fn fresh(&self) -> (StoreUrl, NaqConfig) {
         static STORES: AtomicU64 = AtomicU64::new(0);
         let name = format!("jobs-{}", STORES.fetch_add(1, Ordering::Relaxed));
         let url = match &self.server {
             None => format!("memory://{name}"),
             Some(server) => server.url(),
         };
-        let url: StoreUrl = url.parse().unwrap();
         let mut config = NaqConfig::default();
         config.queues.prefix = name;
-        JobService::new(open_storage(&url, &config).await.unwrap(), settings)
+        (url.parse().unwrap(), config)
     }
+}
+
+async fn connect(url: &StoreUrl, config: &NaqConfig, count: usize) -> Vec<JobService> {
+    let mut services = Vec::new();
+    for _ in 0..count {
+        services.push(JobService::new(open_storage(url, config).await.unwrap(), JobSettings::default()));
+    }
+    services
+}
+
+/// Five handles on one file, as five processes would have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_fifty_producers_of_a_unique_key_on_a_file_one_stores_its_job() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", dir.path().join("naq.db").display()).parse().unwrap();
+    unique::one_of_fifty_stores(connect(&url, &NaqConfig::default(), 5).await).await;
 }
 
 macro_rules! on_each_store {
     ($($module:ident: $($test:ident)*;)*) => {
         mod on_memory {
-            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                crate::$module::$test(&crate::Stage { server: None }).await;
-            })*)*
+            $(mod $module {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    crate::$module::$test(&crate::Stage { server: None }).await;
+                })*
+            })*
         }
         mod on_nats {
-            $($(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                for binary in crate::server::binaries() {
-                    let server = Some(crate::Server::start(&binary));
-                    crate::$module::$test(&crate::Stage { server }).await;
-                }
-            })*)*
+            $(mod $module {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    for binary in crate::server::binaries() {
+                        let server = Some(crate::Server::start(&binary));
+                        crate::$module::$test(&crate::Stage { server }).await;
+                    }
+                })*
+            })*
         }
     };
 }
@@ -147,6 +179,26 @@ on_each_store! {
         the_last_run_is_looked_at_only_if_it_counts
         a_record_that_cannot_be_read_stays_and_is_reported
         declared_schedules_are_defined_reported_and_pruned
+    ;
+    unique:
+        of_fifty_producers_of_a_key_one_stores_its_job
+        the_job_that_has_the_key_is_the_answer
+        computed_keys_tell_jobs_apart
+        every_end_of_a_job_frees_its_key
+        a_key_is_taken_over_from_a_job_that_has_ended
+        a_key_without_a_job_is_respected_for_half_a_minute
+        a_job_that_waits_is_replaced_and_a_running_one_is_not
+        a_replacement_that_was_cut_off_is_made_up_for
+        a_key_that_waits_for_the_start_is_free_then
+        a_key_for_a_time_outlives_its_job
+        a_batch_has_each_key_once
+        a_fresh_key_holds_up_nobody_else_of_a_batch
+        two_thousand_keys_in_one_batch
+        an_id_and_a_key_of_ones_own
+        a_new_life_takes_the_key_again
+        only_a_live_job_keeps_another_from_starting
+        what_cannot_be_a_key_is_refused
+        a_schedule_leaves_out_runs_while_its_key_is_taken
     ;
 }
 
@@ -227,7 +279,7 @@ async fn finish(jobs: &JobService, claim: Claim, ended: Result<RawJson, JobError
         kind: Some(job.kind.clone()),
     });
     let Claim { lease, address, .. } = claim;
-    let action = Action::End { result: record, dead_letter };
+    let action = Action::End { result: record, dead_letter, unique_key: job.key_freed_at_end() };
     let settlement = Settlement { lease, address, action, fenced: false, clear_scheduled: true };
     jobs.storage().settle(vec![settlement]).await.pop().unwrap().unwrap()
 }

@@ -56,7 +56,7 @@ async fn chosen_ids_are_unique_across_queues_and_released_at_the_end() {
         assert_eq!(outcomes, [Enqueued::Stored, Enqueued::Duplicate, Enqueued::Duplicate]);
         let mut consumer = consumer(&*storage, "q").await;
         let claims = claim(&mut *consumer, 1).await;
-        let end = settlement(&claims[0], Action::End { result: None, dead_letter: None });
+        let end = settlement(&claims[0], Action::End { result: None, dead_letter: None, unique_key: None });
         assert_eq!(storage.settle(vec![end]).await.pop().unwrap().unwrap(), Settled::Done);
         // No result was kept, so the id is free again, anywhere.
         assert_eq!(storage.enqueue(vec![pending(&elsewhere)]).await.pop().unwrap().unwrap(), Enqueued::Stored);

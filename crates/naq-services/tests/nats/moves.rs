@@ -106,6 +106,7 @@ async fn a_cancelled_job_is_gone_from_everywhere_and_its_worker_loses() {
                 address: pending(job).address,
                 result: Some(result(job, JobStatus::Cancelled, "null")),
                 dead_letter: None,
+                unique_key: None,
             };
             assert_eq!(storage.end(ending.clone()).await.unwrap(), Ended::Done);
             assert_eq!(storage.end(ending).await.unwrap(), Ended::Done, "the same result again");
@@ -158,7 +159,7 @@ async fn a_fenced_worker_writes_nothing_but_a_result_that_wins() {
             s
         };
         let again = settlement(&claims[0], Action::Again(retry(&jobs[0], Timestamp::EPOCH)));
-        let nothing = settlement(&claims[1], Action::End { result: None, dead_letter: None });
+        let nothing = settlement(&claims[1], Action::End { result: None, dead_letter: None, unique_key: None });
         let outcomes = storage.settle(vec![fenced(again), fenced(nothing), fenced(failed(&claims[2]))]).await;
         let outcomes: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
         assert_eq!(outcomes, [Settled::LeaseLost, Settled::LeaseLost, Settled::Done]);
@@ -180,7 +181,7 @@ async fn a_failed_result_gets_its_dead_letter_from_whoever_comes_next() {
         // The first worker wrote the result and died.
         let half = settlement(
             &claimed,
-            Action::End { result: Some(result(&job, JobStatus::Failed, "null")), dead_letter: None },
+            Action::End { result: Some(result(&job, JobStatus::Failed, "null")), dead_letter: None, unique_key: None },
         );
         let mut other = half.clone();
         other.lease.token = "naq.test.nobody".into();

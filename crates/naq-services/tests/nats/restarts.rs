@@ -11,7 +11,7 @@ use crate::{server::on_each_server, work::*};
 async fn run(storage: &dyn Storage, claim: &naq_services::storage::Claim) -> bool {
     let review = if claim.doubtful { Some(storage.review(claim).await.unwrap()) } else { None };
     if review.is_some_and(|review| review.result.is_some() || review.scheduled_run.is_some()) {
-        let end = settlement(claim, Action::End { result: None, dead_letter: None });
+        let end = settlement(claim, Action::End { result: None, dead_letter: None, unique_key: None });
         assert_eq!(storage.settle(vec![end]).await.pop().unwrap().unwrap(), Settled::Done);
         return false;
     }
@@ -110,6 +110,7 @@ async fn completed_jobs_do_not_run_again_after_a_kill_and_leave_no_orphans() {
                 address: pending(&jobs[n]).address,
                 result: Some(result(&jobs[n], JobStatus::Cancelled, "null")),
                 dead_letter: None,
+                unique_key: None,
             };
             assert_eq!(storage.end(letter).await.unwrap(), naq_services::storage::Ended::AlreadyEnded);
             let reborn = jobs[n].clone().reborn(kept.revision);
@@ -234,6 +235,7 @@ async fn what_was_removed_stays_removed_after_a_kill() {
             address: entry.address,
             result: Some(result(&removed, JobStatus::Cancelled, "null")),
             dead_letter: None,
+            unique_key: None,
         };
         storage.end(end).await.unwrap();
         server.kill();
@@ -258,6 +260,7 @@ async fn cancelling_one_job_strands_no_other() {
                 address: pending(job).address,
                 result: Some(result(job, JobStatus::Cancelled, "null")),
                 dead_letter: None,
+                unique_key: None,
             };
             storage.end(end).await.unwrap();
         }

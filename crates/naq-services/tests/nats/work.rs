@@ -142,7 +142,10 @@ pub(crate) fn settlement(claim: &Claim, action: Action) -> Settlement {
 
 pub(crate) fn completed(claim: &Claim) -> Settlement {
     let job = naq_models::wire::decode(&claim.body, &claim.address).unwrap();
-    settlement(claim, Action::End { result: Some(result(&job, JobStatus::Completed, "1")), dead_letter: None })
+    settlement(
+        claim,
+        Action::End { result: Some(result(&job, JobStatus::Completed, "1")), dead_letter: None, unique_key: None },
+    )
 }
 
 pub(crate) fn failed(claim: &Claim) -> Settlement {
@@ -154,5 +157,5 @@ pub(crate) fn failed(claim: &Claim) -> Settlement {
         kind: Some(job.kind.clone()),
     };
     let result = Some(result(&job, JobStatus::Failed, "null"));
-    settlement(claim, Action::End { result, dead_letter: Some(dead_letter) })
+    settlement(claim, Action::End { result, dead_letter: Some(dead_letter), unique_key: None })
 }

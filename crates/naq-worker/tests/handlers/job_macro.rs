@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use naq_macros::job;
-use naq_models::{Job, JobId, Timestamp, Verdict, error_type};
+use naq_models::{Job, JobId, OnConflict, Timestamp, UniqueWhile, Verdict, duration::Seconds, error_type};
 use naq_services::{CancellationToken, JobContext, JobDefaults, JobFailure, NewJob, Outcome, State, States};
 use naq_worker::{ErasedHandler, HandlerRegistry};
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,24 @@ fn count_words(text: String, cx: &JobContext, stop: CancellationToken) -> usize 
 
 #[job(crate = naq_worker)]
 async fn nothing() {}
+
+#[job(crate = naq_worker, unique)]
+async fn by_all(to: String, n: u32) -> (String, u32) {
+    (to, n)
+}
+
+#[job(crate = naq_worker, unique = ["to", "type"])]
+async fn by_two(to: String, r#type: String, n: u32) -> (String, String, u32) {
+    (to, r#type, n)
+}
+
+#[job(crate = naq_worker, unique(args = "to", while = "pending", on_conflict = "replace"))]
+async fn until_started(to: String) -> String {
+    to
+}
+
+#[job(crate = naq_worker, unique(key = "nightly", ttl = "1h"))]
+async fn nightly() {}
 
 #[job(crate = naq_worker)]
 async fn verbs(verb: String) -> Outcome<u8> {
@@ -254,4 +272,22 @@ fn states_are_shared_not_copied() {
     let (one, two) = (states.get::<Greeting>().unwrap(), states.get::<Greeting>().unwrap());
     assert_state(&one);
     assert!(Arc::ptr_eq(&one.0, &two.0));
+}
+
+#[test]
+fn jobs_are_unique_by_what_the_option_says() {
+    let unique = |job: NewJob| build(job).unique.unwrap();
+    let key = |job| unique(job).key;
+    assert_eq!(key(by_all::job("a", 1).erased()), key(by_all::job("a", 1).erased()));
+    assert_ne!(key(by_all::job("a", 1).erased()), key(by_all::job("a", 2).erased()));
+    assert_eq!(key(by_two::job("a", "t", 1).erased()), key(by_two::job("a", "t", 2).erased()));
+    assert_ne!(key(by_two::job("a", "t", 1).erased()), key(by_two::job("a", "u", 1).erased()));
+    let job = until_started::job("a").erased();
+    assert_eq!(job.conflict_answer(), Some(OnConflict::Replace));
+    assert_eq!(unique(job).holds, UniqueWhile::Pending);
+    let nightly = unique(nightly::job().erased());
+    let hour = Some(Seconds(Duration::from_secs(3600)));
+    assert_eq!((nightly.key.as_str(), nightly.holds, nightly.ttl), ("nightly", UniqueWhile::Ttl, hour));
+    let own = unique(by_all::job("a", 1).unique("my own").erased());
+    assert_eq!(own.key, "my own", "what is said of one job wins");
 }

@@ -136,6 +136,7 @@ async fn a_redelivered_job_that_has_ended_is_completed_and_not_run() {
             ttl: Duration::from_secs(60),
         }),
         dead_letter: None,
+        unique_key: None,
     };
     stage.storage.end(ending).await.unwrap();
     let note = |log: State<Log>| async move { log.note("ran") };
@@ -164,7 +165,7 @@ async fn a_worker_that_loses_its_lease_stops_the_job_and_uncounts_it() {
     assert_eq!(counted(&stage, "lost").await.as_deref(), Some(r#"{"count":1}"#));
     // Somebody else ends it; the next heartbeat finds the lease gone.
     let address = seen_address(&stage, lost.id()).await;
-    let ending = naq_services::storage::Ending { address, result: None, dead_letter: None };
+    let ending = naq_services::storage::Ending { address, result: None, dead_letter: None, unique_key: None };
     stage.storage.end(ending).await.unwrap();
     log.until(2).await;
     eventually(|| async { counted(&stage, "lost").await.is_none() }).await;

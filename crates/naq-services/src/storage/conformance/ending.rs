@@ -123,7 +123,7 @@ pub(super) async fn ending_without_a_result_leaves_nothing(scene: Scene) -> Verd
     let (queued, later) = (named("queued", "q"), named("later", "q"));
     put_entries(&store, vec![pending(&queued), scheduled(&later, tomorrow())]).await?;
     for job in [&queued, &later] {
-        let ending = Ending { address: pending(job).address, result: None, dead_letter: None };
+        let ending = Ending { address: pending(job).address, result: None, dead_letter: None, unique_key: None };
         ensure_eq!(within(PATIENCE, "ending", store.end(ending)).await??, Ended::Done, "ending {}", job.id);
         let looked = store.get_job(&job.id).await.map_err(|error| error.kind());
         ensure_eq!(looked, Err(StorageErrorKind::NotFound), "looking for {}", job.id);
@@ -144,6 +144,7 @@ pub(super) async fn an_unreadable_scheduled_entry_becomes_a_dead_letter(scene: S
         address: address.clone(),
         result: Some(result_of(&job, JobStatus::Failed, "not a job")),
         dead_letter: Some(DeadLetter { address, body: garbage.clone(), error, kind: None }),
+        unique_key: None,
     };
     ensure_eq!(within(PATIENCE, "ending", store.end(ending)).await??, Ended::Done, "ending");
     ensure_eq!(other.get_scheduled(from_ref(&job.id)).await?, vec![None], "its entry");
@@ -168,6 +169,7 @@ async fn bury(store: &SharedStorage, job: &Job, body: Bytes, keep_result: bool) 
     let end = Action::End {
         result: keep_result.then(|| result_of(job, JobStatus::Failed, "cannot be read")),
         dead_letter: Some(dead_letter),
+        unique_key: None,
     };
     ensure_eq!(settle(&**store, settlement(&claim, end)).await?, Settled::Done, "failing");
     puller.close().await

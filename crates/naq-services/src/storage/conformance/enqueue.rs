@@ -169,7 +169,7 @@ pub(super) async fn an_id_without_kept_result_is_free_at_once(scene: Scene) -> V
     for _ in 0..3 {
         put(&store, std::slice::from_ref(&again)).await?;
         let claim = puller.one().await?;
-        let end = Action::End { result: None, dead_letter: None };
+        let end = Action::End { result: None, dead_letter: None, unique_key: None };
         ensure_eq!(settle(&*store, settlement(&claim, end)).await?, Settled::Done, "ending without a result");
     }
     Ok(())

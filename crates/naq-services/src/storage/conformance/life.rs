@@ -61,7 +61,7 @@ pub(super) async fn a_closed_connection_says_so(scene: Scene) -> Verdict {
         running: std::sync::Arc::new(Running::default()),
     };
     let filter = ListFilter { queue: None, statuses: Vec::new(), limit: 10, cursor: None };
-    let ending = Ending { address: pending(&one).address, result: None, dead_letter: None };
+    let ending = Ending { address: pending(&one).address, result: None, dead_letter: None, unique_key: None };
     let value = Bytes::from_static(b"x");
     let b = Bucket::Locks;
     let calls = async {

@@ -28,7 +28,11 @@ async fn fail(store: &SharedStorage, claim: &Claim, job: &Job) -> Verdict {
     let error = JobError::new("conformance", "broken", host_now()).permanent();
     let kind = Some(job.kind.clone());
     let letter = DeadLetter { address: claim.address.clone(), body: claim.body.clone(), error, kind };
-    let end = Action::End { result: Some(result_of(job, JobStatus::Failed, "broken")), dead_letter: Some(letter) };
+    let end = Action::End {
+        result: Some(result_of(job, JobStatus::Failed, "broken")),
+        dead_letter: Some(letter),
+        unique_key: None,
+    };
     ensure_eq!(settle(&**store, settlement(claim, end)).await?, Settled::Done, "failing");
     Ok(())
 }

@@ -385,7 +385,7 @@ pub(super) fn fenced(claim: &Claim, action: Action) -> Settlement {
 
 /// The end of a job, with a result and without a dead letter.
 pub(super) fn end_with(result: ResultRecord) -> Action {
-    Action::End { result: Some(result), dead_letter: None }
+    Action::End { result: Some(result), dead_letter: None, unique_key: None }
 }
 
 pub(super) async fn settle(store: &dyn Storage, settlement: Settlement) -> Result<Settled, StorageError> {
@@ -418,6 +418,7 @@ pub(super) async fn cancel(store: &SharedStorage, job: &Job) -> Result<Ended, Fa
         address: pending(job).address,
         result: Some(result_of(job, JobStatus::Cancelled, "cancelled")),
         dead_letter: None,
+        unique_key: job.key_freed_at_end(),
     };
     Ok(within(PATIENCE, "ending a job", store.end(ending)).await??)
 }

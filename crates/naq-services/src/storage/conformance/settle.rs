@@ -84,7 +84,7 @@ pub(super) async fn failed_leaves_a_result_and_a_dead_letter(scene: Scene) -> Ve
     let (claim, _puller) = claimed(&store, &job).await?;
     let result = result_of(&job, JobStatus::Failed, "broken");
     let body = result.body.clone();
-    let end = Action::End { result: Some(result), dead_letter: Some(letter(&claim, "broken")) };
+    let end = Action::End { result: Some(result), dead_letter: Some(letter(&claim, "broken")), unique_key: None };
     ensure_eq!(settle(&*store, settlement(&claim, end)).await?, Settled::Done, "failing");
     ensure_eq!(result_body(&other, &job).await?, Some(body), "the stored result");
     let sightings = other.get_job(&job.id).await?;
@@ -115,14 +115,14 @@ pub(super) async fn without_a_result_nothing_is_left(scene: Scene) -> Verdict {
     let (store, other) = scene.pair().await?;
     let (completed, failed) = (job("q"), job("q"));
     let (claim, mut puller) = claimed(&store, &completed).await?;
-    let end = Action::End { result: None, dead_letter: None };
+    let end = Action::End { result: None, dead_letter: None, unique_key: None };
     ensure_eq!(settle(&*store, settlement(&claim, end)).await?, Settled::Done, "ending");
     let looked = other.get_job(&completed.id).await.map_err(|error| error.kind());
     ensure_eq!(looked, Err(StorageErrorKind::NotFound), "looking for a job that left nothing");
     ensure_eq!(result_body(&other, &completed).await?, None, "its result");
     put(&store, from_ref(&failed)).await?;
     let claim = puller.one().await?;
-    let end = Action::End { result: None, dead_letter: Some(letter(&claim, "broken")) };
+    let end = Action::End { result: None, dead_letter: Some(letter(&claim, "broken")), unique_key: None };
     ensure_eq!(settle(&*store, settlement(&claim, end)).await?, Settled::Done, "failing");
     let sightings = other.get_job(&failed.id).await?;
     ensure!(matches!(&sightings[..], [Sighting::Dead(_)]), "a failed job without result left {sightings:?}");
@@ -138,7 +138,7 @@ pub(super) async fn the_first_result_stays(scene: Scene) -> Verdict {
         cancel(&other, &job).await?;
         let first = result_body(&store, &job).await?.ok_or_else(|| Failure::new("cancel left no result"))?;
         let dead_letter = (status == JobStatus::Failed).then(|| letter(&claim, "too late"));
-        let end = Action::End { result: Some(result_of(&job, status, "too late")), dead_letter };
+        let end = Action::End { result: Some(result_of(&job, status, "too late")), dead_letter, unique_key: None };
         let settled = settle(&*store, settlement(&claim, end)).await?;
         ensure_eq!(settled, Settled::AlreadyEnded, "settling a cancelled job as {status}");
         only_result(&other, &job, &first).await?;
@@ -191,7 +191,7 @@ async fn reborn(store: &SharedStorage, job: &Job) -> Result<Job, Failure> {
 async fn fail(store: &SharedStorage, job: &Job, ttl: Duration) -> Verdict {
     let (claim, puller) = claimed(store, job).await?;
     let result = ResultRecord { ttl, ..result_of(job, JobStatus::Failed, "broken") };
-    let end = Action::End { result: Some(result), dead_letter: Some(letter(&claim, "broken")) };
+    let end = Action::End { result: Some(result), dead_letter: Some(letter(&claim, "broken")), unique_key: None };
     ensure_eq!(settle(&**store, settlement(&claim, end)).await?, Settled::Done, "failing");
     puller.close().await
 }

@@ -1,7 +1,7 @@
 //! Jobs that change without running: ended by a person, started anew, and what a redelivery finds.
 //!
-//! Order of an end: cancel intent, result, dead letter, key of a chosen id, entries, intent removed. Of a new life:
-//! publish, then remove the dead letter. A crash between any two is finished by the leader (an orphaned intent), by the
+//! Order of an end: cancel intent, result, dead letter, key of a chosen id, entries, unique key, intent removed. Of a new
+//! life: publish, then remove the dead letter. A crash between any two is finished by the leader (an orphaned intent), by the
 //! review of the job's next delivery, or by the same call made again.
 
 use bytes::Bytes;
@@ -31,6 +31,9 @@ pub(super) struct Intent {
     pub(super) address: IntentAddress,
     /// The generation of the life that ends; `None` if its end keeps no result.
     pub(super) generation: Option<u64>,
+    /// The unique key that the end frees.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) unique_key: Option<String>,
 }
 
 /// Where the job lies.
@@ -60,12 +63,13 @@ impl Shared {
     // ---- End -------------------------------------------------------------------------------------------------
 
     pub(super) async fn end(&self, ending: Ending) -> Result<Ended> {
-        let Ending { address, result, dead_letter } = ending;
+        let Ending { address, result, dead_letter, unique_key } = ending;
         if let Some(record) = &result {
             self.check_size("end", &record.body)?;
         }
         let generation = result.as_ref().map(|record| record.generation);
-        self.write_intent(&Intent { address: (&address).into(), generation }).await?;
+        let intent = Intent { address: (&address).into(), generation, unique_key };
+        self.write_intent(&intent).await?;
         crash_point("nats.end.intent");
         let mut ended = Ended::Done;
         if let Some(record) = &result {
@@ -83,15 +87,21 @@ impl Shared {
             self.write_dead(&[(letter, generation.unwrap_or(0))]).await.pop().unwrap_or(Ok(()))?;
             crash_point("nats.end.dead_letter");
         }
-        self.finish_end(&address, generation).await?;
+        self.finish_end(intent).await?;
         Ok(ended)
     }
 
     /// The steps after the result, each idempotent.
-    pub(super) async fn finish_end(&self, address: &Address, generation: Option<u64>) -> Result<()> {
+    pub(super) async fn finish_end(&self, intent: Intent) -> Result<()> {
+        let Intent { address, generation, unique_key } = intent;
+        let address = &Address::from(address);
         self.release_ids(&[address]).await.pop().unwrap_or(Ok(()))?;
         crash_point("nats.end.id");
         self.remove_entries(address, generation).await?;
+        if let Some(key) = &unique_key {
+            self.release_keys(&[(key.as_str(), &address.id)]).await.pop().unwrap_or(Ok(()))?;
+            crash_point("nats.end.key");
+        }
         let bucket = self.names.bucket(Bucket::Control);
         self.kv.delete(&bucket, &Names::cancel_key(&address.id), None).await?;
         crash_point("nats.end.done");

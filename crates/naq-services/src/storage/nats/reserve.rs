@@ -3,11 +3,13 @@
 //! Invariant: a chosen id is in the store once, at the address that its key names. The key is made before the job is
 //! published and removed when the job has ended, before its acknowledgement; one whose job cannot be found for half a
 //! minute is stale (its maker died) and may be taken over by compare-and-set.
+//!
+//! Unique keys are taken above the seam (`jobs/unique.rs`); only their release at the end of a job is here.
 
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use naq_models::{Address, JobId, Priority, QueueName, Timestamp};
+use naq_models::{Address, JobId, Priority, QueueName, Timestamp, UniqueHolder};
 use serde::{Deserialize, Serialize};
 
 use super::{Shared, names::Names};
@@ -135,31 +137,48 @@ impl Shared {
 
     /// Removes the keys of ids whose jobs have ended. A key that names another address belongs to another life.
     pub(super) async fn release_ids(&self, ended: &[&Address]) -> Vec<Result<()>> {
-        let chosen: Vec<usize> = (0..ended.len()).filter(|i| !ended[*i].id.is_generated()).collect();
-        let mut outcomes: Vec<Result<()>> = ended.iter().map(|_| Ok(())).collect();
-        if chosen.is_empty() {
+        let keys = ended.iter().map(|address| (!address.id.is_generated()).then(|| Names::id_key(&address.id)));
+        let is_mine = |index: usize, value: &[u8]| {
+            let holder: Option<Holder> = serde_json::from_slice(value).ok();
+            holder.is_none_or(|holder| holder.is_at(ended[index]))
+        };
+        self.release("release id", keys.collect(), is_mine).await
+    }
+
+    /// Removes the unique keys of jobs that have ended. One that names another job stays.
+    pub(super) async fn release_keys(&self, ended: &[(&str, &JobId)]) -> Vec<Result<()>> {
+        let keys = ended.iter().map(|(key, _)| Some((*key).to_owned())).collect();
+        let is_mine = |index: usize, value: &[u8]| UniqueHolder::names(value, ended[index].1);
+        self.release("release unique key", keys, is_mine).await
+    }
+
+    /// Removes keys, each if `is_mine` says so of its value; by sequence, so that one that has changed since stays.
+    async fn release(
+        &self,
+        operation: &'static str,
+        keys: Vec<Option<String>>,
+        is_mine: impl Fn(usize, &[u8]) -> bool,
+    ) -> Vec<Result<()>> {
+        let mut outcomes: Vec<Result<()>> = keys.iter().map(|_| Ok(())).collect();
+        let wanted: Vec<(usize, &String)> =
+            keys.iter().enumerate().filter_map(|(index, key)| Some((index, key.as_ref()?))).collect();
+        if wanted.is_empty() {
             return outcomes;
         }
         let bucket = self.names.bucket(Bucket::Unique);
         let stream = kv_stores::stream_name(&bucket);
-        let subject = |index: usize| kv_stores::subject(&bucket, &Names::id_key(&ended[index].id));
-        let what = chosen.iter().map(|index| (stream.clone(), subject(*index))).collect();
-        let mut stale = Vec::new();
-        for (index, found) in chosen.into_iter().zip(self.streams.last_messages(what).await) {
+        let what = wanted.iter().map(|(_, key)| (stream.clone(), kv_stores::subject(&bucket, key))).collect();
+        let mut mine = Vec::new();
+        for ((index, key), found) in wanted.into_iter().zip(self.streams.last_messages(what).await) {
             match found {
-                Ok(Some(message)) => {
-                    let holder: Option<Holder> = serde_json::from_slice(&message.payload).ok();
-                    if holder.is_none_or(|holder| holder.is_at(ended[index])) {
-                        stale.push((index, message.sequence));
-                    }
-                }
-                Ok(None) => {}
-                Err(failure) => outcomes[index] = Err(self.streams.error("release id", failure)),
+                Ok(Some(message)) if is_mine(index, &message.payload) => mine.push((index, key, message.sequence)),
+                Ok(_) => {}
+                Err(failure) => outcomes[index] = Err(self.streams.error(operation, failure)),
             }
         }
-        let what = stale.iter().map(|(_, sequence)| *sequence).collect();
-        for ((index, _), deleted) in stale.into_iter().zip(self.streams.delete_all(&stream, what).await) {
-            outcomes[index] = deleted.map(drop).map_err(|failure| self.streams.error("release id", failure));
+        let what = mine.iter().map(|(.., sequence)| *sequence).collect();
+        for ((index, ..), deleted) in mine.into_iter().zip(self.streams.delete_all(&stream, what).await) {
+            outcomes[index] = deleted.map(drop).map_err(|failure| self.streams.error(operation, failure));
         }
         outcomes
     }

@@ -1,7 +1,8 @@
 //! Settling: how leased jobs leave their queue.
 //!
-//! Order: result, dead letter if failed, key of a chosen id, scheduled entry, acknowledgement; for another run: scheduled
-//! entry, acknowledgement. Each step is idempotent and done for the whole batch before the next, and a job whose step
+//! Order: result, dead letter if failed, key of a chosen id, unique key, scheduled entry, acknowledgement; for another run:
+//! scheduled entry, acknowledgement. A job that keeps no result runs again until it is acknowledged, so that its unique key
+//! goes last, after the acknowledgement is confirmed; cut off there, it is a key without a job, which is taken over. Each step is idempotent and done for the whole batch before the next, and a job whose step
 //! failed is not acknowledged. Whoever sees it again finds the steps that were done and does the rest.
 //!
 //! A fenced settlement may only create the result. If that wins, the rest follows from it and is done too: otherwise a
@@ -45,9 +46,11 @@ impl Shared {
         self.settle_results(&mut steps).await;
         self.settle_dead_letters(&mut steps).await;
         self.settle_ids(&mut steps).await;
+        self.settle_keys(&mut steps).await;
         self.settle_scheduled(&mut steps).await;
         self.settle_again(&mut steps).await;
         self.settle_acknowledgements(&mut steps).await;
+        self.settle_last_keys(&mut steps).await;
         steps.into_iter().map(|step| step.outcome.unwrap_or(Ok(Settled::Done))).collect()
     }
 
@@ -96,7 +99,7 @@ impl Shared {
         let mut which = Vec::new();
         let mut letters = Vec::new();
         for (index, step) in steps.iter().enumerate().filter(|(_, step)| step.open()) {
-            if let Action::End { dead_letter: Some(letter), result } = &step.settlement.action {
+            if let Action::End { dead_letter: Some(letter), result, .. } = &step.settlement.action {
                 which.push(index);
                 letters.push((letter, result.as_ref().map_or(0, |record| record.generation)));
             }
@@ -123,6 +126,39 @@ impl Shared {
         for (index, released) in which.into_iter().zip(released) {
             steps[index].fail(released);
         }
+    }
+
+    /// Frees the unique keys of jobs whose result keeps them from running again.
+    async fn settle_keys(&self, steps: &mut [Step]) {
+        for (index, released) in self.release_keys_of(steps, true).await {
+            steps[index].fail(released);
+        }
+    }
+
+    /// Frees the others, whose jobs are out of their queues now.
+    async fn settle_last_keys(&self, steps: &mut [Step]) {
+        for (index, released) in self.release_keys_of(steps, false).await {
+            if let Err(error) = released {
+                let job = &steps[index].settlement.address.id;
+                tracing::warn!(%job, %error, "a unique key is left behind; the next producer that wants it takes it over");
+            }
+        }
+    }
+
+    async fn release_keys_of(&self, steps: &[Step], recorded: bool) -> Vec<(usize, Result<()>)> {
+        let (mut which, mut keys) = (Vec::new(), Vec::new());
+        for (index, step) in steps.iter().enumerate().filter(|(_, step)| step.recorded == recorded && step.goes_on()) {
+            if let Action::End { unique_key: Some(key), .. } = &step.settlement.action {
+                which.push(index);
+                keys.push((key.as_str(), &step.settlement.address.id));
+            }
+        }
+        if keys.is_empty() {
+            return Vec::new();
+        }
+        let released = self.release_keys(&keys).await;
+        crash_point("nats.settle.key");
+        which.into_iter().zip(released).collect()
     }
 
     async fn settle_scheduled(&self, steps: &mut [Step]) {

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use naq_models::Address;
 use tokio::time::Instant;
 
 use super::{Shared, moves::Intent, names::Names};
@@ -157,7 +156,7 @@ impl Shared {
                 None => true,
             };
             if ended {
-                self.finish_end(&Address::from(intent.address), intent.generation).await?;
+                self.finish_end(intent).await?;
             } else {
                 // The caller died before the result: the cancel has not happened, and was not reported to have.
                 self.kv.delete(&bucket, key, Some(message.sequence)).await?;

@@ -11,7 +11,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use super::{
     clock::{Moment, after, boot_id},
-    jobs,
+    jobs, kv,
     results::{self, ResultInsert, Won},
     rows::{self, SEQ_MASK, lane_keys, ready_key, revision_in, status_number},
     writer::Tx,
@@ -200,8 +200,10 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> rusqlite::R
 
 fn settle_one(tx: &mut Tx<'_>, endings: &mut Endings<'_>, settlement: &Settlement) -> rusqlite::Result<Settled> {
     let (seq, token) = read_token(&settlement.lease.token);
-    let (result, dead_letter) = match &settlement.action {
-        Action::End { result, dead_letter } => (result.as_ref(), dead_letter.as_ref()),
+    let (result, dead_letter, key) = match &settlement.action {
+        Action::End { result, dead_letter, unique_key } => {
+            (result.as_ref(), dead_letter.as_ref(), unique_key.as_deref())
+        }
         Action::Again(_) if settlement.fenced => return Ok(Settled::LeaseLost),
         Action::Again(entry) => {
             let moved = again(tx, seq, token, entry)?;
@@ -209,12 +211,13 @@ fn settle_one(tx: &mut Tx<'_>, endings: &mut Endings<'_>, settlement: &Settlemen
         }
     };
     if settlement.fenced {
-        return end_fenced(tx, endings, settlement, result);
+        return end_fenced(tx, endings, settlement, (result, key));
     }
     if endings.lease.execute(params![seq, token])? == 0 {
         return without_lease(tx, settlement, result);
     }
     endings.job.execute([seq])?;
+    kv::release(tx, key, &settlement.address.id)?;
     if let Some(result) = result
         && let Won::No { .. } = endings.result.store(tx, &settlement.address, result)?
     {
@@ -250,7 +253,7 @@ fn end_fenced(
     tx: &mut Tx<'_>,
     endings: &mut Endings<'_>,
     settlement: &Settlement,
-    result: Option<&ResultRecord>,
+    (result, key): (Option<&ResultRecord>, Option<&str>),
 ) -> rusqlite::Result<Settled> {
     let Some(result) = result else { return Ok(Settled::LeaseLost) };
     let (seq, token) = read_token(&settlement.lease.token);
@@ -266,6 +269,7 @@ fn end_fenced(
     }
     endings.lease.execute(params![seq, token])?;
     endings.job.execute([seq])?;
+    kv::release(tx, key, &settlement.address.id)?;
     Ok(Settled::Done)
 }
 

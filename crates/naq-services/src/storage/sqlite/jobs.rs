@@ -191,6 +191,7 @@ pub(super) fn end(tx: &mut Tx<'_>, ending: &Ending) -> rusqlite::Result<Ended> {
     if let Some(letter) = &ending.dead_letter {
         results::store_dead_letter(tx, letter)?;
     }
+    kv::release(tx, ending.unique_key.as_deref(), id)?;
     if remove(tx, place)? {
         leave_cancel_intent(tx, id)?;
         tx.changes.freed = true;

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use naq_models::{JobId, UniqueHolder};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
@@ -136,6 +137,17 @@ pub(super) fn delete(tx: &mut Tx<'_>, bucket: Bucket, key: &str, revision: Optio
         tx.next_kv_revision();
     }
     Ok(rows > 0)
+}
+
+/// Frees a unique key that names this job.
+pub(super) fn release(tx: &mut Tx<'_>, key: Option<&str>, id: &JobId) -> rusqlite::Result<()> {
+    if let Some(key) = key
+        && let Some(held) = get(tx.conn, tx.now, Bucket::Unique, key)?
+        && UniqueHolder::names(&held.value, id)
+    {
+        delete(tx, Bucket::Unique, key, Some(held.revision))?;
+    }
+    Ok(())
 }
 
 /// The live keys of a prefix, and in how many milliseconds the next of them expires.

@@ -80,7 +80,7 @@ fn completion(claim: &Claim, body: Bytes) -> Settlement {
     Settlement {
         lease: claim.lease.clone(),
         address: claim.address.clone(),
-        action: Action::End { result: Some(result), dead_letter: None },
+        action: Action::End { result: Some(result), dead_letter: None, unique_key: None },
         fenced: false,
         clear_scheduled: false,
     }
