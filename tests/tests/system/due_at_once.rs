@@ -33,9 +33,9 @@ async fn fifty_thousand_at_one_instant_leave_no_gap_in_heartbeats(backend: Backe
     log.wait("start", 1, None, COMMAND_LIMIT).await?;
     let running = site.json(&["job", "status", "long"]).await?;
     let clock = Clock { begun: Instant::now(), at: time(&running["started_at"])? };
-    let trial = with(anonymous("naq.noop", json!({})), json!({"queue": "trial"}));
+    let trial = with(anonymous("naq.noop", json!({})), json!({"queue": "trial", "run_at": "2100-01-01T00:00:00Z"}));
     site.enqueue_all(std::iter::repeat_n(trial, TRIAL)).await?;
-    let lead = clock.begun.elapsed() * 30 + Duration::from_secs(2);
+    let lead = clock.begun.elapsed() * 40 + Duration::from_secs(2);
     let job = with(anonymous("t.count", args), json!({"run_at": clock.at.saturating_add(lead).to_string()}));
     site.enqueue_all(std::iter::repeat_n(job, JOBS)).await?;
     let waiting = site.queue("default").await?;
