@@ -10,6 +10,7 @@ use naq_services::{JobContext, JobHandle, NewJob, ResultError, ResultErrorKind, 
 use naq_worker::{SchedulerOptions, WorkerBuilder, WorkerOptions};
 
 use crate::{
+    faulty::Faulty,
     server::on_each_server,
     support::{Log, PATIENCE, Stage, eventually, job, quick, start},
 };
@@ -330,4 +331,40 @@ async fn chains_go_on_when_leaders_die() {
     let ran = log.all();
     assert_eq!(ran.iter().collect::<HashSet<_>>().len(), ran.len(), "a job ran twice");
     runner.stop().await;
+}
+
+/// While a job waits for another, nothing is asked of the store, and those that nobody waits for are never looked at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_costs_nothing_and_neither_does_a_job_without_dependants() {
+    let stage = Stage::new().await;
+    let counted = Faulty::on(stage.storage.clone());
+    let counting = Stage::on(counted.clone());
+    let log = Log::default();
+    let worker = start(with_handlers(&counting, &log));
+    let held = stage.enqueue(add_job("held", &[]).delay(Duration::from_secs(3600))).await;
+    stage.enqueue(add_job("behind", &["held"])).await;
+    // Its entry is read, then what it depends on is looked at.
+    let both = ["behind", "held"].map(|id| JobId::new(id).unwrap());
+    let seen = std::sync::Mutex::new(Vec::new());
+    eventually(|| {
+        let mut seen = seen.lock().unwrap();
+        seen.extend(counted.take_reads());
+        let known = both.iter().all(|id| seen.contains(id));
+        async move { known }
+    })
+    .await;
+    let plain = (0..200).map(|n| job("note").job_id(format!("plain-{n}"))).collect();
+    for receipt in stage.jobs.enqueue_many(plain).await {
+        receipt.unwrap();
+    }
+    log.until(200).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(counted.take_reads(), [], "reads while nothing that matters has happened");
+    // The end of the one it waits for is two reads: of that result, and of the entry that is moved.
+    stage.jobs.reschedule(held.id(), stage.storage.now().await.unwrap()).await.unwrap();
+    assert_eq!(value(&stage, "behind").await, 2);
+    let mut reads = counted.take_reads();
+    reads.retain(|id| *id == both[0]);
+    assert_eq!(reads.len(), 1, "reads of the entry that waited");
+    worker.stop().await;
 }

@@ -32,6 +32,8 @@ pub(crate) struct Faulty {
     enqueues: AtomicI64,
     schedule_updates: AtomicI64,
     stopped: AtomicBool,
+    /// Reads of jobs, entries and results so far, by what was asked for.
+    reads: Mutex<Vec<JobId>>,
 }
 
 impl Faulty {
@@ -43,6 +45,7 @@ impl Faulty {
             enqueues: AtomicI64::new(i64::MAX),
             schedule_updates: AtomicI64::new(i64::MAX),
             stopped: AtomicBool::new(false),
+            reads: Mutex::default(),
         })
     }
 
@@ -73,6 +76,15 @@ impl Faulty {
     /// Whether somebody was stopped.
     pub(crate) fn has_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// The jobs that were looked at since the last call, in the order of the looks.
+    pub(crate) fn take_reads(&self) -> Vec<JobId> {
+        std::mem::take(&mut self.reads.lock().unwrap())
+    }
+
+    fn note_reads(&self, ids: &[JobId]) {
+        self.reads.lock().unwrap().extend_from_slice(ids);
     }
 
     async fn pass(&self, left: &AtomicI64) {
@@ -143,6 +155,7 @@ impl Storage for Faulty {
     }
 
     async fn get_job(&self, id: &JobId) -> Result<Vec<Sighting>> {
+        self.note_reads(std::slice::from_ref(id));
         self.inner.get_job(id).await
     }
 
@@ -187,6 +200,7 @@ impl Storage for Faulty {
     }
 
     async fn get_scheduled(&self, ids: &[JobId]) -> Result<Vec<Option<ScheduledEntry>>> {
+        self.note_reads(ids);
         self.inner.get_scheduled(ids).await
     }
 
@@ -195,6 +209,7 @@ impl Storage for Faulty {
     }
 
     async fn get_result(&self, id: &JobId) -> Result<Option<StoredResult>> {
+        self.note_reads(std::slice::from_ref(id));
         self.inner.get_result(id).await
     }
 
