@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use naq_config::{ChosenBy, FlagOverride, LoadOptions, NaqConfig};
 use naq_services::{JobService, ServiceManager};
-use naq_telemetry::logging::LogGuard;
+use naq_telemetry::logging::{LogError, LogGuard};
 
 use crate::{
     args::GlobalArgs,
-    error::CliError,
+    error::{CliError, with_sources},
     output::{self, Output},
 };
 
@@ -28,7 +28,7 @@ impl Session {
     /// Reads the configuration and sets up logging. `default_level` is the log level where nobody chose one.
     ///
     /// # Errors
-    /// If the configuration is wrong: everything that is wrong with it, at once.
+    /// If the configuration is wrong: everything that is wrong with it, at once. If the log file cannot be opened.
     pub fn start(global: &GlobalArgs, default_level: &str) -> Result<Self, CliError> {
         let output = Output::new(global.output);
         let mut options = LoadOptions::of_process(global.config.clone());
@@ -46,8 +46,12 @@ impl Session {
         for warning in &loaded.warnings {
             output::note(&format!("warning: {warning}"));
         }
-        // A program that brings its own subscriber keeps it.
-        let log = naq_telemetry::logging::configure(&loaded.config.logging).ok();
+        let log = match naq_telemetry::logging::configure(&loaded.config.logging) {
+            Ok(guard) => Some(guard),
+            // A program that brings its own subscriber keeps it.
+            Err(LogError::SubscriberExists) => None,
+            Err(error) => return Err(CliError::usage(with_sources(&error))),
+        };
         let services = ServiceManager::from_loaded(loaded.clone()).map_err(|e| CliError::usage(e.to_string()))?;
         Ok(Self { output, services, stuck: AtomicBool::new(false), _log: log })
     }

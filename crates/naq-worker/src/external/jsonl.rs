@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use naq_config::ExecHandler;
-use naq_models::{JobError, JobId, Verdict};
+use naq_models::{JobError, Verdict};
 use naq_services::{JobContext, registration::HandlerFuture};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -22,6 +22,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
+use tracing::Span;
 
 use super::{
     ExternalErrorReason, MAX_PROCESSES, check_program,
@@ -119,7 +120,7 @@ impl Pool {
             Err(e) => return Verdict::Error(error("spawn", format!("cannot start {name}: {e}"))),
         };
         let max = cx.storage().info().max_body;
-        process.begin(cx.id());
+        process.begin();
         let answer = tokio::select! {
             answer = process.exchange(cx, max + REPLY_OVERHEAD) => answer,
             () = cx.cancelled() => {
@@ -195,7 +196,8 @@ impl Pool {
 #[derive(Default)]
 struct Said {
     stderr: Stderr,
-    job: Option<JobId>,
+    /// The span of the job that it runs.
+    job: Option<Span>,
 }
 
 struct Process {
@@ -219,11 +221,11 @@ impl Process {
         Ok(Self { group, stdin: Some(pipes.stdin), stdout, said, listener, served: false })
     }
 
-    /// What it says from now on belongs to this job.
-    fn begin(&self, job: &JobId) {
+    /// What it says from now on belongs to the job in whose span this is called.
+    fn begin(&self) {
         let mut said = lock(&self.said);
         said.stderr.forget();
-        said.job = Some(job.clone());
+        said.job = Some(Span::current());
     }
 
     /// Whether it runs and has said nothing since its last answer.
@@ -276,7 +278,7 @@ async fn listen(kind: String, mut stream: tokio::process::ChildStderr, said: Arc
         let mut said = lock(&said);
         let job = said.job.clone();
         let log = |line: &str| match &job {
-            Some(job_id) => tracing::info!(%job_id, kind, "stderr: {line}"),
+            Some(span) => tracing::info!(parent: span, "stderr: {line}"),
             None => tracing::info!(kind, "stderr: {line}"),
         };
         if read == 0 {
