@@ -43,9 +43,6 @@ impl Session {
             loaded.config.logging.level =
                 default_level.parse().map_err(|e| CliError::usage(format!("log level {default_level}: {e}")))?;
         }
-        for warning in &loaded.warnings {
-            output::note(&format!("warning: {warning}"));
-        }
         let log = match naq_telemetry::logging::configure(&loaded.config.logging) {
             Ok(guard) => Some(guard),
             // A program that brings its own subscriber keeps it.
@@ -53,7 +50,37 @@ impl Session {
             Err(error) => return Err(CliError::usage(with_sources(&error))),
         };
         let services = ServiceManager::from_loaded(loaded.clone()).map_err(|e| CliError::usage(e.to_string()))?;
-        Ok(Self { output, services, stuck: AtomicBool::new(false), _log: log })
+        let session = Self { output, services, stuck: AtomicBool::new(false), _log: log };
+        for warning in &loaded.warnings {
+            session.warn(&warning.to_string());
+        }
+        Ok(session)
+    }
+
+    /// Tells whoever watches a program that runs for long: a person by a remark, a collector of JSON lines by one of those,
+    /// and the log file.
+    pub fn announce(&self, text: &str) {
+        if !self.is_log_on_stderr() {
+            self.output.note(text);
+        }
+        if self.is_log_on_stderr() || self.config().logging.target_file().is_some() {
+            tracing::info!("{text}");
+        }
+    }
+
+    /// Says that something is probably not as it was meant.
+    pub fn warn(&self, text: &str) {
+        if self.is_log_on_stderr() {
+            tracing::warn!("{text}");
+        } else {
+            output::note(&format!("warning: {text}"));
+        }
+    }
+
+    /// Whether somebody reads JSON lines from standard error.
+    fn is_log_on_stderr(&self) -> bool {
+        let logging = &self.config().logging;
+        logging.is_json() && logging.target_file().is_none() && tracing::enabled!(tracing::Level::INFO)
     }
 
     /// The configuration.
@@ -82,7 +109,7 @@ impl Session {
         let jobs = self.services.jobs().await?;
         let choice = self.services.store();
         if choice.chosen_by == ChosenBy::Default {
-            self.output.note(&format!("store: {choice}"));
+            self.announce(&format!("store: {choice}"));
         }
         Ok(jobs)
     }
