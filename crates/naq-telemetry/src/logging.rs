@@ -120,8 +120,7 @@ pub fn configure(config: &LoggingConfig) -> Result<LogGuard, LogError> {
         return Err(LogError::SubscriberExists);
     }
     let (layer, guard) = layer::<Registry>(config)?;
-    tracing::subscriber::set_global_default(Registry::default().with(layer))
-        .map_err(|_| LogError::SubscriberExists)?;
+    tracing::subscriber::set_global_default(Registry::default().with(layer)).map_err(|_| LogError::SubscriberExists)?;
     let most = LevelFilter::current().as_log();
     // A logger that is there stays.
     let _ours_or_theirs = LogTracer::builder().with_max_level(most).init();
@@ -140,8 +139,7 @@ where
         return layer_on(config, Box::new(Plain::new(io::stderr())), io::stderr().is_terminal());
     };
     let keep = Keep { count: config.backup_count as usize, age: config.retention };
-    let target =
-        file::open(&path, config.max_size.0, keep).map_err(|source| LogError::File { path, source })?;
+    let target = file::open(&path, config.max_size.0, keep).map_err(|source| LogError::File { path, source })?;
     layer_on(config, target, false)
 }
 

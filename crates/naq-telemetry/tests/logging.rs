@@ -93,8 +93,19 @@ fn names_come_in_a_fixed_order() {
         tracing::info!(b = 1, a = 2, duration_ms = 1.5, "x");
     });
     let places: Vec<_> = [
-        "timestamp", "level", "logger", "message", "task_id", "operation", "worker", "correlation_id", "duration_ms",
-        "attempt", "queue", "b", "a",
+        "timestamp",
+        "level",
+        "logger",
+        "message",
+        "task_id",
+        "operation",
+        "worker",
+        "correlation_id",
+        "duration_ms",
+        "attempt",
+        "queue",
+        "b",
+        "a",
     ]
     .map(|name| found.find(&format!("\"{name}\":")).unwrap())
     .to_vec();
@@ -214,7 +225,8 @@ fn a_subscriber_that_is_there_stays() {
     // The process's one global subscriber: no other test installs it.
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("naq.log");
-    let guard = logging::configure(&LoggingConfig { file: Some(file.clone()), ..config(LogMode::Prod, "info") }).unwrap();
+    let guard =
+        logging::configure(&LoggingConfig { file: Some(file.clone()), ..config(LogMode::Prod, "info") }).unwrap();
     let other = LoggingConfig { file: Some(directory.path().join("other.log")), ..config(LogMode::Prod, "info") };
     assert!(matches!(logging::configure(&other), Err(LogError::SubscriberExists)));
     assert!(!directory.path().join("other.log").exists(), "nothing is opened in vain");

@@ -130,7 +130,10 @@ fn what_is_bound_is_on_every_line() {
     assert_eq!(found.len(), 5, "{found:?}");
     for line in &found[..4] {
         let bound = ["task_id", "worker", "operation", "user_id", "at", "correlation_id"].map(|name| &line[name]);
-        assert_eq!(bound, [&json!("t1"), &json!("worker-1"), &json!("enqueue"), &json!(7), &json!("[1, 2]"), &json!("t1")]);
+        assert_eq!(
+            bound,
+            [&json!("t1"), &json!("worker-1"), &json!("enqueue"), &json!(7), &json!("[1, 2]"), &json!("t1")]
+        );
     }
     assert_eq!(["WARN", "ERROR"], [&found[1]["level"], &found[2]["level"]].map(|level| level.as_str().unwrap()));
     assert_eq!((&found[4]["task_id"], &found[4]["message"]), (&json!("t2"), &json!("five")));

@@ -1,7 +1,7 @@
 //! What a worker logs, as those see it who collect it: JSON lines on stderr and in files, of jobs, retries and children;
 //! and that a log which takes nothing, or a worker that is killed, does no harm.
 
-use std::{collections::BTreeSet, fs, io::Read as _, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, io::Read as _, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use flate2::read::MultiGzDecoder;
@@ -31,7 +31,13 @@ async fn json_lines_tell_of_a_job_its_retry_and_its_child(backend: Backend) -> R
     let mut site = Site::start(backend).await?;
     site.set("NAQ_LOG_MODE", "PROD");
     let script = "read args; echo \"from $NAQ_CORRELATION_ID\" >&2; test -e done && exit 0; touch done; exit 75";
-    let handlers = format!("handlers:\n  script: {{ exec: [sh, -c, {script:?}] }}\n");
+    let talk = "import json, sys\nfor line in sys.stdin:\n    job = json.loads(line)\n\
+                \x20   print('talks', file=sys.stderr, flush=True)\n    print(json.dumps({'id': job['id'], 'result': 1}), flush=True)";
+    fs::write(site.path("talk.py"), talk)?;
+    let handlers = format!(
+        "handlers:\n  script: {{ exec: [sh, -c, {script:?}] }}\n\
+         \x20 talk: {{ exec: [python3, talk.py], protocol: jsonl, processes: 1 }}\n"
+    );
     fs::write(site.path("naq.yaml"), handlers)?;
     let worker = site.worker("talker", &["--concurrency", "4"]).await?;
     let given = ["--meta", "correlation_id=order-7", "--retry-delay", "100ms"];
@@ -40,7 +46,8 @@ async fn json_lines_tell_of_a_job_its_retry_and_its_child(backend: Backend) -> R
     let pass_on = json!({"text": "passed on", "child": "c1"});
     site.enqueue("t.say_and_pass_on", &pass_on, &["--job-id", "p1"]).await?;
     site.enqueue("script", &json!({"secret": "hunter2"}), &[&given[..], &["--job-id", "s1"]].concat()).await?;
-    for id in ["r1", "p1", "s1", "c1"] {
+    site.enqueue("talk", &json!({}), &["--job-id", "t1"]).await?;
+    for id in ["r1", "p1", "s1", "c1", "t1"] {
         let done = eventually(COMMAND_LIMIT, format!("{id} has completed"), async || {
             let status = site.json(&["job", "status", id]).await.ok()?;
             (status["status"] == "completed").then_some(())
@@ -54,6 +61,7 @@ async fn json_lines_tell_of_a_job_its_retry_and_its_child(backend: Backend) -> R
     assert_eq!(told(&lines, "hello"), [run("r1", "t.say", 1, "order-7"), run("r1", "t.say", 2, "order-7")]);
     let from_program = told(&lines, "stderr: from order-7");
     assert_eq!(from_program, [run("s1", "script", 1, "order-7"), run("s1", "script", 2, "order-7")]);
+    assert_eq!(told(&lines, "stderr: talks"), [run("t1", "talk", 1, "t1")]);
     let family = [run("p1", "t.say_and_pass_on", 1, "p1"), run("c1", "t.say", 1, "p1")];
     assert_eq!(told(&lines, "passed on"), family);
 
@@ -61,7 +69,7 @@ async fn json_lines_tell_of_a_job_its_retry_and_its_child(backend: Backend) -> R
     let failed = failed.context("a failed attempt is logged")?;
     assert_eq!([&failed["level"], &failed["error_type"], &failed["error"]], ["WARN", "boom", "not yet"]);
     let ends: BTreeSet<_> = told(&lines, "completed").iter().map(|told| told[0].to_string()).collect();
-    assert_eq!(ends, ["r1", "p1", "s1", "c1"].map(|id| format!("{id:?}")).into());
+    assert_eq!(ends, ["r1", "p1", "s1", "c1", "t1"].map(|id| format!("{id:?}")).into());
     let end = lines.iter().find(|line| line["message"] == "completed").context("no end")?;
     for name in ["timestamp", "level", "logger", "worker"] {
         assert!(end[name].is_string(), "{name} of {end}");

@@ -30,11 +30,8 @@ impl JobContext {
     /// As [`JobService::enqueue`].
     pub async fn enqueue<R>(&self, job: NewJob<R>) -> Result<JobHandle<R>> {
         let child = job.meta(PARENT_ID, self.id());
-        let child = if child.has_meta(CORRELATION_ID) {
-            child
-        } else {
-            child.meta(CORRELATION_ID, self.correlation_id())
-        };
+        let child =
+            if child.has_meta(CORRELATION_ID) { child } else { child.meta(CORRELATION_ID, self.correlation_id()) };
         self.jobs().enqueue(child).await
     }
 }

@@ -23,8 +23,7 @@ const LINE_NAMES: [&str; 4] = ["timestamp", "level", "logger", "message"];
 /// What naq says of a job.
 const JOB_NAMES: [&str; 6] = ["task_id", "operation", "worker", "correlation_id", "attempt", "queue"];
 /// These come first, in this order.
-const FIRST_NAMES: [&str; 7] =
-    ["task_id", "operation", "worker", "correlation_id", "duration_ms", "attempt", "queue"];
+const FIRST_NAMES: [&str; 7] = ["task_id", "operation", "worker", "correlation_id", "duration_ms", "attempt", "queue"];
 
 /// A layer that writes JSON lines.
 pub(super) struct JsonLines {

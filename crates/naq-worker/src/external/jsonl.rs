@@ -41,7 +41,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 const REPLY_OVERHEAD: usize = 1024;
 /// How long an idle process may take to end by itself when its stdin is closed.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
-/// How long the last words of a process that ended are waited for.
+/// How long the last words of a process that ended are waited for, and those of a job taken for its own.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 pub(super) fn handler(
@@ -196,8 +196,17 @@ impl Pool {
 #[derive(Default)]
 struct Said {
     stderr: Stderr,
-    /// The span of the job that it runs.
+    /// The span of the job that it runs, or ran last.
     job: Option<Span>,
+    idle_since: Option<Instant>,
+}
+
+impl Said {
+    /// Whose words those are that come now. What was said before an answer may be read after it.
+    fn job(&self) -> Option<Span> {
+        let is_late = self.idle_since.is_some_and(|since| since.elapsed() > LAST_WORDS);
+        if is_late { None } else { self.job.clone() }
+    }
 }
 
 struct Process {
@@ -225,7 +234,7 @@ impl Process {
     fn begin(&self) {
         let mut said = lock(&self.said);
         said.stderr.forget();
-        said.job = Some(Span::current());
+        (said.job, said.idle_since) = (Some(Span::current()), None);
     }
 
     /// Whether it runs and has said nothing since its last answer.
@@ -234,7 +243,7 @@ impl Process {
     }
 
     fn begin_idle(&self) {
-        lock(&self.said).job = None;
+        lock(&self.said).idle_since = Some(Instant::now());
     }
 
     async fn exchange(&mut self, cx: &JobContext, max: usize) -> Result<Reply, Broken> {
@@ -276,7 +285,7 @@ async fn listen(kind: String, mut stream: tokio::process::ChildStderr, said: Arc
             Ok(n) => n,
         };
         let mut said = lock(&said);
-        let job = said.job.clone();
+        let job = said.job();
         let log = |line: &str| match &job {
             Some(span) => tracing::info!(parent: span, "stderr: {line}"),
             None => tracing::info!(kind, "stderr: {line}"),
