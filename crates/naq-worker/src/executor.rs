@@ -22,7 +22,7 @@ use tracing::Instrument;
 use crate::{
     clock::BootTime,
     ending::Subject,
-    job_log::JobLog,
+    job_log::{self, JobLog},
     lease::{Held, Phase, Run, StopReason, Traces},
     panic_guard::guarded,
     report::Outcome,
@@ -287,9 +287,12 @@ fn interpret(shared: &Shared, held: &Held, run: &Run, said: Said) -> Ending {
     // Only a retry delay has a random part.
     let jitter = if matches!(verdict, Verdict::Complete(_)) { 0.5 } else { rand::random::<f64>() };
     let next = outcome::next(&run.job, verdict, subject.now, jitter);
-    run.log.end(&next);
+    let end = job_log::End::of(&next);
     match subject.conclude(&run.job, next, shared.options.wire_format) {
-        Ok((action, outcome)) => Ending::Settle(action, run.traces, outcome),
+        Ok((action, outcome)) => {
+            run.log.end(&end, outcome);
+            Ending::Settle(action, run.traces, outcome)
+        }
         Err(error) => {
             shared.fail(WorkerError::Format { job: held.id().clone(), reason: error.to_string() });
             Ending::HandBack(run.traces)

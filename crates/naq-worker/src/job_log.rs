@@ -8,10 +8,10 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use naq_models::{Job, JobError, JobStatus, Next};
+use naq_models::{Job, JobError, Next, Timestamp};
 use tracing::Span;
 
-use crate::clock::BootTime;
+use crate::{clock::BootTime, report::Outcome};
 
 /// A longer correlation id is cut, in characters.
 const CORRELATION_ID_MAX: usize = 256;
@@ -49,38 +49,47 @@ impl JobLog {
         &self.span
     }
 
-    /// A run has ended, and this is what becomes of its job. A handler that overran its time and was given up may come
-    /// back later; only the first end counts.
-    pub(crate) fn end(&self, next: &Next) {
+    /// A run has ended, `next` is what becomes of its job, and `outcome` what that comes to: a result that is too large
+    /// to be kept is a failure. A handler that overran its time and was given up may come back later; only the first end
+    /// counts.
+    pub(crate) fn end(&self, next: &End, outcome: Outcome) {
         if self.has_ended.swap(true, Ordering::Relaxed) {
             return;
         }
         let _inside = self.span.enter();
         let duration_ms = BootTime::now().since(self.since).as_micros() as f64 / 1e3;
-        match next {
-            Next::End { status: JobStatus::Completed, .. } => tracing::info!(duration_ms, "completed"),
-            Next::End { status: JobStatus::Cancelled, error, .. } => {
-                tracing::info!(duration_ms, reason = error.as_ref().map(|error| &*error.message), "cancelled");
-            }
-            Next::End { error, .. } => {
-                let (error_type, error) = told(error.as_ref());
+        let End { error, again_at } = next;
+        let (error_type, error) = error.as_ref().map(|error| (&*error.error_type, &*error.message)).unzip();
+        let again_at = again_at.map(tracing::field::display);
+        match outcome {
+            Outcome::Completed | Outcome::AlreadyEnded => tracing::info!(duration_ms, "completed"),
+            Outcome::Cancelled => tracing::info!(duration_ms, reason = error, "cancelled"),
+            Outcome::Failed => {
+                let error_type = error_type.unwrap_or(naq_models::error_type::RESULT_TOO_LARGE);
                 tracing::error!(duration_ms, error_type, error, "failed");
             }
-            Next::Again { job, status: JobStatus::Retry } => {
-                let (error_type, error) = told(job.last_error.as_ref());
-                tracing::warn!(duration_ms, error_type, error, again_at = again_at(job), "failed, runs again");
+            Outcome::Retried => {
+                tracing::warn!(duration_ms, error_type, error, again_at, "failed, runs again");
             }
-            Next::Again { job, .. } => tracing::info!(duration_ms, again_at = again_at(job), "put back"),
+            Outcome::Snoozed => tracing::info!(duration_ms, again_at, "put back"),
         }
     }
 }
 
-fn told(error: Option<&JobError>) -> (Option<&str>, Option<&str>) {
-    (error.map(|error| &*error.error_type), error.map(|error| &*error.message))
+/// What is told of a run's end.
+pub(crate) struct End {
+    error: Option<JobError>,
+    again_at: Option<Timestamp>,
 }
 
-fn again_at(job: &Job) -> Option<tracing::field::DisplayValue<naq_models::Timestamp>> {
-    job.run_at.map(tracing::field::display)
+impl End {
+    /// Of what becomes of the job; nothing is copied for one that completed.
+    pub(crate) fn of(next: &Next) -> Self {
+        match next {
+            Next::End { error, .. } => Self { error: error.clone(), again_at: None },
+            Next::Again { job, .. } => Self { error: job.last_error.clone(), again_at: job.run_at },
+        }
+    }
 }
 
 /// A producer may give anything: what is logged and handed to programs is short and has no control characters.

@@ -34,8 +34,9 @@ impl Write for Captured {
 
 async fn parent(cx: JobContext) -> Result<(), Failure> {
     tracing::info!("in an async handler");
-    let spawned = tokio::spawn(async { tracing::info!("in a spawned task") }.in_current_span());
-    spawned.await.map_err(|e| Failure::new("join", e.to_string()))?;
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async { tracing::info!("in a spawned task") }.in_current_span());
+    tasks.join_all().await;
     let failed = |e: naq::JobServiceError| Failure::new("enqueue", e.to_string());
     cx.enqueue(NewJob::new("child", json!([])).job_id("inherits")).await.map_err(failed)?;
     let own = NewJob::new("child", json!([])).job_id("has-its-own").meta("correlation_id", "mine");
@@ -47,8 +48,12 @@ fn child(_args: Vec<Value>, cx: JobContext) {
     tracing::info!(correlation = %cx.correlation_id(), attempt = "mine", "in a blocking handler");
 }
 
+async fn too_large() -> String {
+    "x".repeat(4 << 20)
+}
+
 fn handlers(worker: WorkerBuilder) -> WorkerBuilder {
-    worker.handler("parent", parent).blocking_handler("child", child)
+    worker.handler("too_large", too_large).handler("parent", parent).blocking_handler("child", child)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,7 +72,9 @@ async fn both_subscribers_see_the_job_of_each_line() {
     let given = NewJob::new("parent", json!([])).job_id("p1").meta("correlation_id", "order-7\n").retry_jitter(0.0);
     store.jobs().enqueue(given.retry_delay(naq::secs(1))).await.unwrap();
     store.jobs().enqueue(NewJob::new("child", json!([{"secret": 1}])).job_id("c1")).await.unwrap();
-    assert_eq!(store.drain_for(naq::secs(5), handlers).await.unwrap().completed, 4);
+    store.jobs().enqueue(NewJob::new("too_large", json!([])).job_id("l1")).await.unwrap();
+    let counts = store.drain_for(naq::secs(5), handlers).await.unwrap();
+    assert_eq!((counts.completed, counts.failed), (4, 1));
     drop(guard);
 
     let written = fs::read_to_string(&file).unwrap();
@@ -98,6 +105,8 @@ async fn both_subscribers_see_the_job_of_each_line() {
     }
     let failed = lines.iter().find(|line| line["message"] == "failed, runs again").unwrap();
     assert_eq!([&failed["level"], &failed["error_type"], &failed["error"]], ["WARN", "boom", "once"]);
+
+    assert_eq!(of("failed"), [json!(["l1", "too_large", 1, "l1"])], "a result that is not kept is no completion");
 
     let theirs = String::from_utf8(theirs.0.lock().unwrap().clone()).unwrap();
     let line = theirs.lines().find(|line| line.contains("in a spawned task")).unwrap();
