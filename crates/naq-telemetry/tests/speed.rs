@@ -1,7 +1,5 @@
 //! How long logging takes: for whoever logs, and until it is in the file. Alone in its binary, so that nothing else runs.
 
-#![expect(clippy::unwrap_used, reason = "a test helper that fails is a failed test")]
-
 use std::{
     fs,
     time::{Duration, Instant},
