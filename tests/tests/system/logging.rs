@@ -169,8 +169,8 @@ async fn a_log_that_takes_nothing_holds_up_no_job() -> Result<()> {
         assert_eq!(finished.code(), Some(0), "{finished:#?}");
         let mut text = String::new();
         (&unread).read_to_string(&mut text)?;
-        // Of each page that the pipe has, what whole lines take.
-        assert!(text.len() > 50_000, "the pipe was full: {}", text.len());
+        // Of each of its 16 pages, what whole lines take: a page may have room for a part of one more line.
+        assert!(text.len() > 32_000, "the pipe was full: {}", text.len());
         assert!(text.ends_with('\n'), "whole lines: {:?}", &text[text.len() - 200..]);
     }
     Ok(())
