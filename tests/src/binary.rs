@@ -60,9 +60,18 @@ impl NaqBinary {
         self.spawn(args)?.wait(limit).await
     }
 
+    /// Starts it with its standard error going to `stderr`, and nothing of that in [`NaqProcess::stderr`].
+    pub fn spawn_with_stderr<A: AsRef<OsStr>>(&self, args: &[A], stderr: impl Into<Stdio>) -> Result<NaqProcess> {
+        self.spawn_to(args, Stdio::null(), &self.output_path("stderr")?, stderr.into())
+    }
+
     fn spawn_with<A: AsRef<OsStr>>(&self, args: &[A], stdin: Stdio) -> Result<NaqProcess> {
+        let path = self.output_path("stderr")?;
+        self.spawn_to(args, stdin, &path, File::create(&path)?.into())
+    }
+
+    fn spawn_to<A: AsRef<OsStr>>(&self, args: &[A], stdin: Stdio, path: &Path, stderr: Stdio) -> Result<NaqProcess> {
         let stdout = self.output_path("stdout")?;
-        let stderr = self.output_path("stderr")?;
         let mut command = Command::new(&self.program);
         for name in naq_variables() {
             command.env_remove(name);
@@ -77,13 +86,13 @@ impl NaqBinary {
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(stdin)
             .stdout(File::create(&stdout)?)
-            .stderr(File::create(&stderr)?)
+            .stderr(stderr)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("cannot start {}", self.program.display()))?;
         let words: Vec<_> = args.iter().map(|arg| arg.as_ref().to_string_lossy()).collect();
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("the child has no pid")?;
-        Ok(NaqProcess { child, pid, line: words.join(" "), stdout, stderr })
+        Ok(NaqProcess { child, pid, line: words.join(" "), stdout, stderr: path.to_owned() })
     }
 
     /// A file that no other process of this test writes to.

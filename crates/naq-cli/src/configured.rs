@@ -15,7 +15,6 @@ use naq_worker::{ErasedHandler, QueueSpec, SchedulerOptions, WorkerOptions, exte
 
 use crate::{
     error::{CliError, with_sources},
-    output::note,
     session::Session,
 };
 
@@ -164,7 +163,8 @@ impl Recurrence<'_> {
 ///
 /// # Errors
 /// If one of them cannot be used, or the store fails.
-pub(crate) async fn declare_schedules(config: &NaqConfig, jobs: &JobService) -> Result<(), CliError> {
+pub(crate) async fn declare_schedules(session: &Session, jobs: &JobService) -> Result<(), CliError> {
+    let config = session.config();
     let service = SchedulerService::new(jobs.clone());
     let declared = service.declare(&schedules(config, &service)?).await?;
     for (id, outcome) in &declared.outcomes {
@@ -172,15 +172,15 @@ pub(crate) async fn declare_schedules(config: &NaqConfig, jobs: &JobService) -> 
             DeclaredOutcome::Upserted(UpsertOutcome::Created) => tracing::info!(schedule = %id, "defined"),
             DeclaredOutcome::Upserted(UpsertOutcome::Updated) => tracing::info!(schedule = %id, "defined anew"),
             DeclaredOutcome::Upserted(UpsertOutcome::Unchanged) => {}
-            DeclaredOutcome::StaysCancelled => note(&format!(
-                "warning: schedule {id} is declared, but was cancelled; it stays so until its declaration changes or \
+            DeclaredOutcome::StaysCancelled => session.warn(&format!(
+                "schedule {id} is declared, but was cancelled; it stays so until its declaration changes or \
                  `naq scheduler upsert` defines it again"
             )),
         }
     }
     for id in &declared.undeclared {
-        note(&format!(
-            "warning: schedule {id} was declared in a configuration and is not in this one; it goes on. End it with \
+        session.warn(&format!(
+            "schedule {id} was declared in a configuration and is not in this one; it goes on. End it with \
              `naq scheduler cancel {id}`, or remove all such with `naq scheduler prune`"
         ));
     }

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use naq_config::{ChosenBy, FlagOverride, LoadOptions, NaqConfig};
 use naq_services::{JobService, ServiceManager};
-use naq_telemetry::logging::LogGuard;
+use naq_telemetry::logging::{LogError, LogGuard};
 
 use crate::{
     args::GlobalArgs,
-    error::CliError,
+    error::{CliError, with_sources},
     output::{self, Output},
 };
 
@@ -28,7 +28,7 @@ impl Session {
     /// Reads the configuration and sets up logging. `default_level` is the log level where nobody chose one.
     ///
     /// # Errors
-    /// If the configuration is wrong: everything that is wrong with it, at once.
+    /// If the configuration is wrong: everything that is wrong with it, at once. If the log file cannot be opened.
     pub fn start(global: &GlobalArgs, default_level: &str) -> Result<Self, CliError> {
         let output = Output::new(global.output);
         let mut options = LoadOptions::of_process(global.config.clone());
@@ -43,13 +43,44 @@ impl Session {
             loaded.config.logging.level =
                 default_level.parse().map_err(|e| CliError::usage(format!("log level {default_level}: {e}")))?;
         }
-        for warning in &loaded.warnings {
-            output::note(&format!("warning: {warning}"));
-        }
-        // A program that brings its own subscriber keeps it.
-        let log = naq_telemetry::logging::configure(&loaded.config.logging).ok();
+        let log = match naq_telemetry::logging::configure(&loaded.config.logging) {
+            Ok(guard) => Some(guard),
+            // A program that brings its own subscriber keeps it.
+            Err(LogError::SubscriberExists) => None,
+            Err(error) => return Err(CliError::usage(with_sources(&error))),
+        };
         let services = ServiceManager::from_loaded(loaded.clone()).map_err(|e| CliError::usage(e.to_string()))?;
-        Ok(Self { output, services, stuck: AtomicBool::new(false), _log: log })
+        let session = Self { output, services, stuck: AtomicBool::new(false), _log: log };
+        for warning in &loaded.warnings {
+            session.warn(&warning.to_string());
+        }
+        Ok(session)
+    }
+
+    /// Tells whoever watches a program that runs for long: a person by a remark, a collector of JSON lines by one of those,
+    /// and the log file.
+    pub fn announce(&self, text: &str) {
+        if !self.is_log_on_stderr() {
+            self.output.note(text);
+        }
+        if self.is_log_on_stderr() || self.config().logging.target_file().is_some() {
+            tracing::info!("{text}");
+        }
+    }
+
+    /// Says that something is probably not as it was meant.
+    pub fn warn(&self, text: &str) {
+        if self.is_log_on_stderr() {
+            tracing::warn!("{text}");
+        } else {
+            output::note(&format!("warning: {text}"));
+        }
+    }
+
+    /// Whether somebody reads JSON lines from standard error.
+    fn is_log_on_stderr(&self) -> bool {
+        let logging = &self.config().logging;
+        logging.is_json() && logging.target_file().is_none() && tracing::enabled!(tracing::Level::INFO)
     }
 
     /// The configuration.
@@ -78,7 +109,7 @@ impl Session {
         let jobs = self.services.jobs().await?;
         let choice = self.services.store();
         if choice.chosen_by == ChosenBy::Default {
-            self.output.note(&format!("store: {choice}"));
+            self.announce(&format!("store: {choice}"));
         }
         Ok(jobs)
     }

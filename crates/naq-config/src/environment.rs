@@ -195,7 +195,8 @@ pub(crate) const OLD_VARIABLES: [(&str, &str); 39] = [
 
 /// Variables that mean something else than a setting: the environment to select, and what an `exec` handler is told
 /// about its job (such a program may itself use naq).
-const OTHER_VARIABLES: [&str; 5] = ["NAQ_ENVIRONMENT", "NAQ_JOB_ID", "NAQ_KIND", "NAQ_QUEUE", "NAQ_ATTEMPT"];
+const OTHER_VARIABLES: [&str; 6] =
+    ["NAQ_ENVIRONMENT", "NAQ_JOB_ID", "NAQ_KIND", "NAQ_QUEUE", "NAQ_ATTEMPT", "NAQ_CORRELATION_ID"];
 
 /// Variables that no longer mean anything, and why.
 pub(crate) const RETIRED_VARIABLES: [(&str, &str); 6] = [

@@ -8,7 +8,13 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{byte_size::ByteSize, serde_forms, text::words};
+use crate::{
+    byte_size::ByteSize,
+    load::{LoadOptions, load},
+    problem::ConfigError,
+    serde_forms,
+    text::words,
+};
 
 /// `logging`: what is written where.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,11 +30,11 @@ pub struct LoggingConfig {
     pub file: Option<PathBuf>,
     /// Whether to write to `file`; unset means: if `file` is set.
     pub to_file_enabled: Option<bool>,
-    /// Size at which the file is rotated.
+    /// Size at which the file is rotated. Rotated files are compressed.
     pub max_size: ByteSize,
-    /// Rotated files that are kept.
+    /// Rotated files that are kept; 0 keeps none.
     pub backup_count: u32,
-    /// Age at which rotated files are removed.
+    /// Age at which rotated files are removed, counted from their rotation.
     #[serde(with = "serde_forms::duration")]
     pub retention: Duration,
 }
@@ -49,6 +55,14 @@ impl Default for LoggingConfig {
 }
 
 impl LoggingConfig {
+    /// What the configuration files and the environment of this process say.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the configuration, at once; also outside this section.
+    pub fn of_process() -> Result<Self, ConfigError> {
+        Ok(load(&LoadOptions::of_process(None))?.config.logging)
+    }
+
     /// The file to write to, if lines go to a file: `file`, or `naq.log` if only `to_file_enabled` is set.
     #[must_use]
     pub fn target_file(&self) -> Option<PathBuf> {

@@ -3,7 +3,7 @@
 //! Invariant: what a reader does not know survives a round trip (`extra`); every field but `kind` and `args` has a
 //! default, so that a foreign producer can leave it out. The JSON form is written and read in `wire`.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,9 @@ use crate::{JobError, JobId, Priority, QueueName, RawJson, RetryPolicy, Timestam
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3600);
 /// The default of [`Job::result_ttl`]: seven days.
 pub const DEFAULT_RESULT_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The `meta` key of the id that ties a job to what led to it. It goes through retries, and on to child jobs.
+pub const CORRELATION_ID: &str = "correlation_id";
 
 /// One job. See `docs/protocol.md` for the meaning of each field on the wire.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,6 +87,16 @@ impl Job {
             last_error: None,
             meta: BTreeMap::new(),
             extra: BTreeMap::new(),
+        }
+    }
+
+    /// What ties this job to what led to it: `meta.correlation_id`, as its producer or parent gave it (what is not a
+    /// string is taken as its JSON), or its own id if nobody did.
+    #[must_use]
+    pub fn correlation_id(&self) -> Cow<'_, str> {
+        match self.meta.get(CORRELATION_ID) {
+            Some(given) => given.to::<String>().map_or(Cow::Borrowed(given.get()), Cow::Owned),
+            None => Cow::Borrowed(self.id.as_str()),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::{
     any::{Any, TypeId},
+    borrow::Cow,
     collections::HashMap,
     fmt,
     ops::Deref,
@@ -98,6 +99,13 @@ impl JobContext {
     #[must_use]
     pub fn meta(&self, key: &str) -> Option<&RawJson> {
         self.inner.job.meta.get(key)
+    }
+
+    /// What ties this job to what led to it: `meta.correlation_id`, or its own id. Every log line of the handler carries
+    /// it, and jobs that are enqueued from this context inherit it.
+    #[must_use]
+    pub fn correlation_id(&self) -> Cow<'_, str> {
+        self.inner.job.correlation_id()
     }
 
     /// Whether an error of this attempt ends the job, because no retry is left after it.

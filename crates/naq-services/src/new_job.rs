@@ -407,6 +407,10 @@ impl<R> NewJob<R> {
         self
     }
 
+    pub(crate) fn has_meta(&self, key: &str) -> bool {
+        self.meta.contains_key(key)
+    }
+
     /// The job itself. `id` is used unless its producer chose one; `now` is the time of enqueueing, from which a delay
     /// counts (see [`NewJob::has_delay`]).
     ///

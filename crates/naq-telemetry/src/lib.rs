@@ -3,6 +3,6 @@
 //! Invariant: logging never blocks or fails a job; what cannot be written in time is dropped and counted. This is the
 //! only crate that names `tracing-subscriber`; everything else only emits `tracing` events.
 //!
-//! Not here: what is logged. The code that knows about a job opens the span [`logging::JOB_SPAN`] around it.
+//! Not here: what is logged. The worker opens the span [`logging::JOB_SPAN`] around each run of a handler.
 
 pub mod logging;

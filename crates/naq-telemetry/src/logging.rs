@@ -1,37 +1,64 @@
 //! Turning `tracing` events into lines: text for a person, JSON for a collector, on stderr or in a file.
 //!
-//! Invariant: inside the span [`JOB_SPAN`] every line carries the job's id, attempt and kind, at any log level. A user's
-//! own subscriber is never replaced: either [`configure`] installs one, or [`layer`] joins theirs.
+//! Invariant: whoever logs never waits for a disk, a pipe or a terminal. Inside the span [`JOB_SPAN`] every line carries
+//! the job, at any log level. A user's own subscriber is never replaced: either [`configure`] installs one, or [`layer`]
+//! joins theirs.
 //!
-//! Not here: rotation of files.
+//! Not here: what is logged.
 
 mod background;
+mod file;
 mod json;
+mod messages;
+mod rotated;
+mod target;
+mod task;
 
 use std::{
-    fs,
     io::{self, IsTerminal as _, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use naq_config::LoggingConfig;
-use tracing::{Metadata, Subscriber};
+use naq_models::Timestamp;
+use tracing::{Metadata, Subscriber, level_filters::LevelFilter, subscriber::NoSubscriber};
+use tracing_log::{AsLog as _, LogTracer};
+/// The version of tracing-subscriber that [`layer`] fits.
+pub use tracing_subscriber;
 use tracing_subscriber::{
     EnvFilter, Layer,
     filter::{FilterExt as _, filter_fn},
     fmt::MakeWriter,
     layer::SubscriberExt as _,
     registry::{LookupSpan, Registry},
-    util::SubscriberInitExt as _,
 };
 
-use self::background::Background;
-use self::json::JsonLines;
+use self::{
+    background::Background,
+    json::JsonLines,
+    rotated::Keep,
+    target::{Plain, Target},
+};
+#[doc(inline)]
+pub use crate::__naq_bind_task as bind_task;
+pub use messages::{
+    log_serialization_error, log_storage_error, log_task_completed, log_task_enqueued, log_task_failed,
+    log_task_started, log_worker_started, log_worker_stopped,
+};
+pub use task::{TaskContext, TaskLogger, task_context};
 
-/// The span around a handler's run. Open it with `job_id`, `attempt` and `kind`, and `worker`, `queue` or
-/// `correlation_id` where known:
-/// `tracing::info_span!("job", job_id = %id, attempt, kind)`.
+/// For [`bind_task!`].
+#[doc(hidden)]
+pub mod __private {
+    pub use tracing;
+}
+
+/// The span that a worker opens around a handler's run, with `task_id`, `operation`, `queue`, `attempt`, `worker` and
+/// `correlation_id`. Only the worker's own counts, whatever other spans are called.
 pub const JOB_SPAN: &str = "job";
+/// The span of [`task_context`] and [`bind_task!`].
+pub const TASK_SPAN: &str = "task";
 
 /// Why lines cannot be logged as configured.
 #[derive(Debug, thiserror::Error)]
@@ -57,38 +84,46 @@ pub enum LogError {
     #[error("cannot start the thread that writes log lines")]
     Thread(#[source] io::Error),
     /// The process has a subscriber already; add [`layer`] to it instead.
-    #[error("the process already has a tracing subscriber; add naq_telemetry::logging::layer to it instead")]
+    #[error("the process already has a tracing subscriber; add `naq::logging::layer` to it instead")]
     SubscriberExists,
 }
 
 /// Keeps lines being written. Dropping it writes what is buffered, for at most 5 s; lines logged later are dropped.
 #[must_use = "log lines are lost once the guard is dropped"]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LogGuard {
-    background: Option<Background>,
+    background: Background,
 }
 
 impl LogGuard {
     /// Lines that were dropped because they came faster than they could be written, or because writing failed.
     #[must_use]
     pub fn dropped_lines(&self) -> u64 {
-        self.background.as_ref().map_or(0, Background::dropped)
+        self.background.dropped()
     }
 }
 
 /// A boxed layer, as [`layer`] returns it.
 pub type LogLayer<S> = Box<dyn Layer<S> + Send + Sync>;
 
-/// Installs a subscriber for the whole process that logs as configured. Keep the guard until the process ends.
+/// Installs a subscriber for the whole process that logs as configured. Keep the guard until the process ends. Lines of
+/// the `log` crate are taken too, unless the process has a logger for them.
 ///
-/// Mode `dev`: text on stderr, coloured on a terminal. Mode `prod`: one JSON object a line, on stderr or in
-/// `logging.file`, written by a background thread.
+/// Mode `dev`: text, coloured on a terminal. Mode `prod`: one JSON object a line. Either on stderr or in `logging.file`,
+/// written by a background thread.
 ///
 /// # Errors
 /// See [`LogError`]; in particular if the process has a subscriber already, which is then left in place.
 pub fn configure(config: &LoggingConfig) -> Result<LogGuard, LogError> {
+    // First, so that nothing is opened or started in vain.
+    if !tracing::dispatcher::get_default(|dispatch| dispatch.is::<NoSubscriber>()) {
+        return Err(LogError::SubscriberExists);
+    }
     let (layer, guard) = layer::<Registry>(config)?;
-    Registry::default().with(layer).try_init().map_err(|_| LogError::SubscriberExists)?;
+    tracing::subscriber::set_global_default(Registry::default().with(layer)).map_err(|_| LogError::SubscriberExists)?;
+    let most = LevelFilter::current().as_log();
+    // A logger that is there stays.
+    let _ours_or_theirs = LogTracer::builder().with_max_level(most).init();
     Ok(guard)
 }
 
@@ -100,16 +135,12 @@ pub fn layer<S>(config: &LoggingConfig) -> Result<(LogLayer<S>, LogGuard), LogEr
 where
     S: Subscriber + for<'span> LookupSpan<'span>,
 {
-    match config.target_file() {
-        Some(path) => layer_to(config, open(&path)?),
-        None if config.is_json() => layer_to(config, io::stderr()),
-        None => {
-            let layer = tracing_subscriber::fmt::layer().with_writer(io::stderr);
-            // On a terminal the default stands, which knows NO_COLOR.
-            let layer = if io::stderr().is_terminal() { layer } else { layer.with_ansi(false) };
-            Ok((filtered(config, layer)?, LogGuard::default()))
-        }
-    }
+    let Some(path) = config.target_file() else {
+        return layer_on(config, Box::new(Plain::new(io::stderr())), io::stderr().is_terminal());
+    };
+    let keep = Keep { count: config.backup_count as usize, age: config.retention };
+    let target = file::open(&path, config.max_size.0, keep).map_err(|source| LogError::File { path, source })?;
+    layer_on(config, target, false)
 }
 
 /// As [`layer`], but the lines go to `writer`, from a background thread.
@@ -121,14 +152,27 @@ where
     S: Subscriber + for<'span> LookupSpan<'span>,
     W: Write + Send + 'static,
 {
-    let background = Background::start(writer, config.is_json()).map_err(LogError::Thread)?;
+    layer_on(config, Box::new(Plain::new(writer)), false)
+}
+
+fn layer_on<S>(
+    config: &LoggingConfig,
+    target: Box<dyn Target>,
+    is_terminal: bool,
+) -> Result<(LogLayer<S>, LogGuard), LogError>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+{
+    let background = Background::start(target, config.is_json()).map_err(LogError::Thread)?;
     let lines = background.lines();
     let layer = if config.is_json() {
         filtered(config, JsonLines::new(lines))?
     } else {
-        filtered(config, tracing_subscriber::fmt::layer().with_ansi(false).with_writer(lines))?
+        let text = tracing_subscriber::fmt::layer().with_writer(lines);
+        // On a terminal the default stands, which knows NO_COLOR.
+        filtered(config, if is_terminal { text } else { text.with_ansi(false) })?
     };
-    Ok((layer, LogGuard { background: Some(background) }))
+    Ok((layer, LogGuard { background }))
 }
 
 /// Adds the configured filter. Spans of jobs always pass, or a warning would lose its job when the level is `warn`.
@@ -139,16 +183,27 @@ where
     let level = config.level.as_str();
     let filter =
         EnvFilter::builder().parse(level).map_err(|source| LogError::Filter { level: level.to_owned(), source })?;
-    let is_job_span = |metadata: &Metadata<'_>| metadata.is_span() && metadata.name() == JOB_SPAN;
-    Ok(layer.with_filter(filter.or(filter_fn(is_job_span))).boxed())
+    let is_of_a_job = |metadata: &Metadata<'_>| {
+        metadata.is_span() && [JOB_SPAN, TASK_SPAN].contains(&metadata.name()) && is_naq(metadata)
+    };
+    Ok(layer.with_filter(filter.or(filter_fn(is_of_a_job))).boxed())
 }
 
-fn open(path: &Path) -> Result<fs::File, LogError> {
-    let opened = path
-        .parent()
-        .map_or(Ok(()), fs::create_dir_all)
-        .and_then(|()| fs::OpenOptions::new().create(true).append(true).open(path));
-    opened.map_err(|source| LogError::File { path: path.to_owned(), source })
+/// Whether a line or span is naq's own.
+fn is_naq(metadata: &Metadata<'_>) -> bool {
+    let krate = metadata.target().split_once("::").map_or(metadata.target(), |(krate, _)| krate);
+    krate == "naq" || krate.starts_with("naq_")
+}
+
+/// The time of this host: of lines, and of rotated files.
+#[expect(clippy::disallowed_methods, reason = "a log tells the time of its host, and asks no store for it")]
+fn host_time() -> Timestamp {
+    Timestamp::EPOCH.saturating_add(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+/// Milliseconds to a thousandth.
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 impl<'a> MakeWriter<'a> for background::Lines {

@@ -48,15 +48,31 @@ fn lines(config: &LoggingConfig, work: impl FnOnce()) -> Vec<Value> {
         .collect()
 }
 
+/// The span that naq-worker opens.
+macro_rules! job_span {
+    ($id:expr) => {
+        tracing::error_span!(
+            target: "naq_worker::job_log",
+            "job",
+            task_id = $id,
+            operation = "mail",
+            queue = "default",
+            attempt = 2,
+            worker = "w1",
+            correlation_id = "c9",
+        )
+    };
+}
+
 #[test]
 fn lines_inside_a_job_carry_it() {
     let prod = config(LogMode::Prod, "info");
     let found = lines(&prod, || {
-        let _job = tracing::info_span!("job", job_id = "j1", attempt = 2, kind = "mail", worker_id = "w1").entered();
-        let _inner = tracing::info_span!("smtp", host = "h", correlation_id = tracing::field::Empty).entered();
+        let _job = job_span!("j1").entered();
+        let _inner = tracing::info_span!("smtp", host = "h", code = tracing::field::Empty).entered();
         tracing::info!(duration_ms = 12.5, ok = true, "sent {}", 3);
-        tracing::Span::current().record("correlation_id", "c9");
-        tracing::warn!(error = %io::Error::other("late"), attempt = 7, "slow");
+        tracing::Span::current().record("code", 250);
+        tracing::warn!(error = %io::Error::other("late"), "slow");
     });
     let mut first = found[0].clone();
     let timestamp = first.as_object_mut().unwrap().remove("timestamp").unwrap();
@@ -64,19 +80,72 @@ fn lines_inside_a_job_carry_it() {
     assert!(timestamp.ends_with('Z') && timestamp.len() == "2026-01-01T00:00:00.000Z".len(), "{timestamp}");
     let expected = json!({
         "level": "INFO", "logger": "logging", "message": "sent 3", "task_id": "j1", "attempt": 2, "operation": "mail",
-        "worker": "w1", "correlation_id": "j1", "host": "h", "duration_ms": 12.5, "ok": true,
+        "queue": "default", "worker": "w1", "correlation_id": "c9", "host": "h", "duration_ms": 12.5, "ok": true,
     });
     assert_eq!(first, expected);
-    assert_eq!(found[1]["correlation_id"], "c9");
-    assert_eq!(found[1]["attempt"], 7, "an event's own field wins");
-    assert_eq!(found[1]["error"], "late");
+    assert_eq!((&found[1]["error"], &found[1]["code"]), (&json!("late"), &json!(250)));
+}
+
+#[test]
+fn names_come_in_a_fixed_order() {
+    let found = text(&config(LogMode::Prod, "info"), || {
+        let _job = job_span!("j1").entered();
+        tracing::info!(b = 1, a = 2, duration_ms = 1.5, "x");
+    });
+    let places: Vec<_> = [
+        "timestamp",
+        "level",
+        "logger",
+        "message",
+        "task_id",
+        "operation",
+        "worker",
+        "correlation_id",
+        "duration_ms",
+        "attempt",
+        "queue",
+        "b",
+        "a",
+    ]
+    .map(|name| found.find(&format!("\"{name}\":")).unwrap())
+    .to_vec();
+    assert!(places.is_sorted(), "{found}");
+}
+
+#[test]
+fn a_handler_s_own_fields_do_not_take_the_job_s_place() {
+    let found = lines(&config(LogMode::Prod, "info"), || {
+        let _job = job_span!("j1").entered();
+        let _theirs = tracing::info_span!("job", task_id = "theirs", kind = "png").entered();
+        tracing::info!(attempt = 7, job_id = "other", correlation_id = "c1", "x");
+        // What is said of another task on purpose counts.
+        logging::log_task_enqueued("child", "app.thumbnail");
+        logging::task_context("part", "step").logger().info("y");
+    });
+    let of = |line: &Value| ["task_id", "operation", "attempt", "correlation_id"].map(|name| line[name].clone());
+    assert_eq!(of(&found[0]), [json!("j1"), json!("mail"), json!(2), json!("c9")]);
+    assert_eq!(found[0]["field_task_id"], "theirs");
+    assert_eq!((&found[0]["field_attempt"], &found[0]["field_correlation_id"]), (&json!(7), &json!("c1")));
+    assert_eq!((&found[0]["kind"], &found[0]["job_id"]), (&json!("png"), &json!("other")));
+    assert_eq!(of(&found[1]), [json!("child"), json!("mail"), json!(2), json!("c9")]);
+    assert_eq!(of(&found[2]), [json!("part"), json!("step"), json!(2), json!("c9")]);
+}
+
+#[test]
+fn lines_of_naq_about_a_job_are_found_by_its_id() {
+    let found = lines(&config(LogMode::Prod, "info"), || {
+        tracing::warn!(target: "naq_worker::lease", job = "j1", "the lease is lost");
+        tracing::warn!(job = "theirs", "not naq's");
+    });
+    assert_eq!((&found[0]["task_id"], &found[0]["correlation_id"]), (&json!("j1"), &json!("j1")));
+    assert_eq!((found[1].get("task_id"), &found[1]["job"]), (None, &json!("theirs")));
 }
 
 #[test]
 fn the_job_is_known_at_every_level_and_by_the_filter_of_a_target() {
     for level in ["warn", "error", "logging=error"] {
         let found = lines(&config(LogMode::Prod, level), || {
-            let _job = tracing::info_span!("job", job_id = "j1", attempt = 1, kind = "k").entered();
+            let _job = job_span!("j1").entered();
             let _other = tracing::info_span!("other", hidden = 1).entered();
             tracing::info!("too low");
             tracing::error!("bad");
@@ -94,7 +163,7 @@ fn a_line_is_one_object_whatever_the_fields_hold() {
     });
     assert_eq!(found.len(), 1);
     assert_eq!(found[0]["level"], "TRACE");
-    assert_eq!(found[0]["field_level"], "mine");
+    assert_eq!(found[0]["field_level"], "mine", "{}", found[0]);
     assert_eq!(found[0]["text"], "a\"\n\u{1}ü");
     assert_eq!(found[0]["list"], "[1, 2]");
     assert_eq!(found[0]["nan"], "NaN");
@@ -106,7 +175,7 @@ fn a_line_is_one_object_whatever_the_fields_hold() {
 #[test]
 fn text_names_the_job_without_colours() {
     let found = text(&config(LogMode::Dev, "info"), || {
-        let _job = tracing::info_span!("job", job_id = "j1", attempt = 1, kind = "mail").entered();
+        let _job = job_span!("j1").entered();
         tracing::info!("hello");
         tracing::debug!("too low");
     });
@@ -141,16 +210,31 @@ fn a_user_s_own_layer_sees_what_this_one_filters_out() {
     let (layer, guard) = logging::layer_to(&config(LogMode::Prod, "error"), ours.clone()).unwrap();
     let their_writer = theirs.clone();
     let their_layer = tracing_subscriber::fmt::layer().with_writer(move || their_writer.clone());
-    tracing::subscriber::with_default(Registry::default().with(layer).with(their_layer), || tracing::info!("low"));
+    tracing::subscriber::with_default(Registry::default().with(layer).with(their_layer), || {
+        let _job = job_span!("j1").entered();
+        tracing::info!("low");
+    });
     drop(guard);
     assert_eq!(ours.0.lock().unwrap().len(), 0);
-    assert!(String::from_utf8_lossy(&theirs.0.lock().unwrap()).contains("low"));
+    let theirs = String::from_utf8(theirs.0.lock().unwrap().clone()).unwrap();
+    assert!(theirs.contains("low") && theirs.contains("j1") && theirs.contains("c9"), "{theirs}");
 }
 
 #[test]
 fn a_subscriber_that_is_there_stays() {
     // The process's one global subscriber: no other test installs it.
-    let guard = logging::configure(&config(LogMode::Dev, "off")).unwrap();
-    assert!(matches!(logging::configure(&config(LogMode::Prod, "info")), Err(LogError::SubscriberExists)));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("naq.log");
+    let guard =
+        logging::configure(&LoggingConfig { file: Some(file.clone()), ..config(LogMode::Prod, "info") }).unwrap();
+    let other = LoggingConfig { file: Some(directory.path().join("other.log")), ..config(LogMode::Prod, "info") };
+    assert!(matches!(logging::configure(&other), Err(LogError::SubscriberExists)));
+    assert!(!directory.path().join("other.log").exists(), "nothing is opened in vain");
+    log::warn!(target: "their::module", "by the crate log");
     drop(guard);
+    let written = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let line = lines.iter().find(|line| line["message"] == "by the crate log").unwrap();
+    assert_eq!((&line["logger"], &line["level"]), (&json!("their::module"), &json!("WARN")));
+    assert_eq!(line.as_object().unwrap().len(), 4, "{line}");
 }

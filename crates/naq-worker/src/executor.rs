@@ -22,6 +22,7 @@ use tracing::Instrument;
 use crate::{
     clock::BootTime,
     ending::Subject,
+    job_log::{self, JobLog},
     lease::{Held, Phase, Run, StopReason, Traces},
     panic_guard::guarded,
     report::Outcome,
@@ -147,6 +148,7 @@ async fn review<'a>(shared: &'a Shared, held: &Arc<Held>, job: &Job) -> Step<(Tr
     let alone = match patiently(shared, held, || shared.suspects.standing(held.id())).await? {
         Standing::Poison { crashes } => {
             let message = format!("{crashes} worker processes died while they ran it");
+            tracing::error!(job = %held.id(), crashes, "the job has ended several workers and becomes a dead letter");
             let subject = subject(shared, held);
             let (action, outcome) = subject.fail(job, JobError::new(error_type::WORKER_LOST, message, subject.now));
             traces.suspect = true;
@@ -212,6 +214,7 @@ fn start<'a>(shared: &Shared, held: &'a Held, job: Job, traces: Traces) -> Step<
     }
     let granted = shared.options.max_job_duration.map_or(job.timeout, |limit| limit.min(job.timeout));
     let run = held.start(Run {
+        log: JobLog::start(&job, &shared.worker_id),
         job: Arc::new(job),
         token: CancellationToken::new(),
         started_at: shared.clock.now(),
@@ -252,22 +255,8 @@ async fn admit(shared: &Shared, held: &Arc<Held>, run: &Run) -> Step<()> {
 
 async fn call(shared: &Shared, held: &Held, run: &Run, context: JobContext) -> Said {
     let Some(handler) = shared.handlers.get(&run.job.kind) else { return Said::Verdict(Verdict::UnknownKind) };
-    let job = &run.job;
-    let span = tracing::info_span!(
-        "job",
-        task_id = %job.id,
-        operation = job.kind,
-        queue = %job.queue,
-        attempt = job.attempt,
-        worker = &*shared.worker_id,
-        correlation_id = tracing::field::Empty,
-    );
-    if !span.is_disabled()
-        && let Some(id) = job.meta.get("correlation_id")
-    {
-        span.record("correlation_id", id.to::<String>().unwrap_or_else(|_| id.get().to_owned()));
-    }
-    let mut said = std::pin::pin!(guarded(|| handler.call(context), || shared.clock.now()).instrument(span));
+    let called = guarded(|| handler.call(context), || shared.clock.now());
+    let mut said = std::pin::pin!(called.instrument(run.log.span().clone()));
     tokio::select! {
         biased;
         verdict = &mut said => return Said::Verdict(verdict),
@@ -298,8 +287,12 @@ fn interpret(shared: &Shared, held: &Held, run: &Run, said: Said) -> Ending {
     // Only a retry delay has a random part.
     let jitter = if matches!(verdict, Verdict::Complete(_)) { 0.5 } else { rand::random::<f64>() };
     let next = outcome::next(&run.job, verdict, subject.now, jitter);
+    let end = job_log::End::of(&next);
     match subject.conclude(&run.job, next, shared.options.wire_format) {
-        Ok((action, outcome)) => Ending::Settle(action, run.traces, outcome),
+        Ok((action, outcome)) => {
+            run.log.end(&end, outcome);
+            Ending::Settle(action, run.traces, outcome)
+        }
         Err(error) => {
             shared.fail(WorkerError::Format { job: held.id().clone(), reason: error.to_string() });
             Ending::HandBack(run.traces)

@@ -20,7 +20,7 @@ use naq_services::{
     storage::{Claim, Lease, LeaseState, RunningAt, RunningJobs},
 };
 
-use crate::clock::BootTime;
+use crate::{clock::BootTime, job_log::JobLog};
 
 /// Where a held job stands in this worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,7 @@ pub(crate) struct Held {
 /// What is known of a job once it has started.
 #[derive(Debug)]
 pub(crate) struct Run {
+    pub(crate) log: JobLog,
     pub(crate) job: Arc<Job>,
     pub(crate) token: CancellationToken,
     pub(crate) started_at: Timestamp,
@@ -309,6 +310,7 @@ pub(crate) mod tests {
         assert!(held.advance(Phase::Buffered, Phase::Running));
         let job = Job::new(held.id().clone(), "k", RawJson::parse("{}").unwrap(), Timestamp::EPOCH);
         held.start(Run {
+            log: JobLog::start(&job, "w"),
             job: Arc::new(job),
             token: CancellationToken::new(),
             started_at: Timestamp::EPOCH,
@@ -372,6 +374,7 @@ pub(crate) mod tests {
         assert!(held.advance(Phase::Buffered, Phase::Running));
         let job = Job::new(held.id().clone(), "k", RawJson::parse("{}").unwrap(), Timestamp::EPOCH);
         let run = held.start(Run {
+            log: JobLog::start(&job, "w"),
             job: Arc::new(job),
             token: CancellationToken::new(),
             started_at: Timestamp::EPOCH,

@@ -23,6 +23,7 @@ mod ending;
 mod executor;
 mod heartbeat;
 mod intake;
+mod job_log;
 mod leader;
 mod lease;
 mod pace;

@@ -55,6 +55,8 @@ pub use naq_services::{
     SchedulerServiceError, SchedulerServiceErrorKind, ServiceManager, State,
     new_job::{UniqueBy, secs},
 };
+#[cfg(feature = "logging")]
+pub use naq_telemetry::logging;
 #[cfg(feature = "testing")]
 pub use naq_testing as testing;
 #[cfg(feature = "worker")]

@@ -14,6 +14,7 @@ mod gate;
 mod harness;
 mod idle;
 mod leaders;
+mod logging;
 mod logins;
 mod many;
 mod poison;

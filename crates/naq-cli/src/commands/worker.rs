@@ -40,14 +40,14 @@ async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRe
     };
     let queues = configured::queue_specs(config, named);
     let concurrency = args.concurrency.or(pooled).unwrap_or(config.workers.concurrency);
-    configured::declare_schedules(config, &jobs).await?;
+    configured::declare_schedules(session, &jobs).await?;
     let mut options = configured::worker_options(config, jobs.settings().format);
     options.burst = args.burst;
     if args.no_scheduler {
         options.scheduler = None;
     }
     let StorageInfo { location, .. } = jobs.storage().info();
-    session.output().note(&format!(
+    session.announce(&format!(
         "worker: {concurrency} jobs at a time from {} at {location}; handlers: {}; Ctrl-C stops",
         configured::names(&queues),
         handlers.kinds().join(", ")
@@ -101,10 +101,10 @@ fn finished(out: Output, report: &WorkerReport) -> Result<(), CliError> {
 
 /// `naq scheduler start`.
 pub(crate) async fn scheduler(session: &Session, jobs: &JobService) -> Result<(), CliError> {
-    configured::declare_schedules(session.config(), jobs).await?;
+    configured::declare_schedules(session, jobs).await?;
     let options = configured::scheduler_options(session.config());
     let holder = format!("scheduler-{}-{:08x}", std::process::id(), rand::random::<u32>());
-    session.output().note(&format!("scheduler: {holder} at {}; Ctrl-C stops", jobs.storage().info().location));
+    session.announce(&format!("scheduler: {holder} at {}; Ctrl-C stops", jobs.storage().info().location));
     let shutdown = Shutdown::new();
     let _signals = listen(&shutdown)?;
     let scheduler = Scheduler::new(jobs.storage().clone(), holder, options, jobs.settings().format);

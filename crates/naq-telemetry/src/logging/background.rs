@@ -1,23 +1,29 @@
 //! A thread that writes lines, so that no job waits for a disk or a pipe.
 //!
-//! Invariant: handing over a line never blocks. At most [`LINES_MAX`] lines wait; more, and lines whose write failed, are
-//! dropped, counted, and reported in the log itself once it goes on.
+//! Invariant: handing over a line never blocks. At most [`LINES_MAX`] lines of [`BYTES_MAX`] bytes wait; more, and lines
+//! whose write failed, are dropped, counted, and reported in the log itself once it goes on.
 //!
-//! Not here: what a line looks like.
+//! Not here: what a line looks like, and where it goes.
 
 use std::{
     io::{self, Write},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
     time::{Duration, Instant},
 };
 
+use super::target::Target;
+
 /// Lines that may wait to be written.
 const LINES_MAX: usize = 16_384;
+/// Bytes that may wait to be written.
+const BYTES_MAX: usize = 8 << 20;
+/// Bytes that are written together.
+const BATCH_MAX: usize = 256 << 10;
 /// The longest wait for the last lines when the process ends.
 const FLUSH_MAX: Duration = Duration::from_secs(5);
 /// Pause between two attempts to hand over the order to stop while the buffer is full.
@@ -39,20 +45,25 @@ pub(super) struct Background {
 #[derive(Debug, Clone)]
 pub(super) struct Lines {
     orders: SyncSender<Order>,
-    dropped: Arc<AtomicU64>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    dropped: AtomicU64,
+    /// Bytes that were handed over and are not written yet.
+    waiting: AtomicUsize,
 }
 
 impl Background {
     /// Starts the thread. It ends when the `Background` is dropped.
-    pub(super) fn start(writer: impl Write + Send + 'static, is_json: bool) -> io::Result<Self> {
+    pub(super) fn start(target: impl Target, is_json: bool) -> io::Result<Self> {
         let (orders, received) = sync_channel(LINES_MAX);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let loop_dropped = Arc::clone(&dropped);
-        // Not joined: a writer that hangs must not keep the process from ending. `drop` waits for it, with a bound.
-        thread::Builder::new().name("naq-log".to_owned()).spawn(move || {
-            Writing { writer, is_json, dropped: loop_dropped, reported: 0, is_failing: false }.run(&received)
-        })?;
-        Ok(Self { lines: Lines { orders, dropped } })
+        let counts = Arc::<Counts>::default();
+        let writing = Writing { target, is_json, counts: Arc::clone(&counts), reported: 0, is_failing: false };
+        // Not joined: a target that hangs must not keep the process from ending. `drop` waits for it, with a bound.
+        thread::Builder::new().name("naq-log".to_owned()).spawn(move || writing.run(&received))?;
+        Ok(Self { lines: Lines { orders, counts } })
     }
 
     pub(super) fn lines(&self) -> Lines {
@@ -60,7 +71,7 @@ impl Background {
     }
 
     pub(super) fn dropped(&self) -> u64 {
-        self.lines.dropped.load(Ordering::Relaxed)
+        self.lines.counts.dropped.load(Ordering::Relaxed)
     }
 }
 
@@ -87,8 +98,11 @@ impl Drop for Background {
 impl Lines {
     /// Hands over one line, ended by a newline; drops it if too many wait.
     pub(super) fn send(&self, line: Vec<u8>) {
-        if self.orders.try_send(Order::Line(line)).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        let bytes = line.len();
+        let is_full = self.counts.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes > BYTES_MAX;
+        if is_full || self.orders.try_send(Order::Line(line)).is_err() {
+            self.counts.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -104,76 +118,67 @@ impl Write for Lines {
     }
 }
 
-struct Writing<W> {
-    writer: W,
+struct Writing<T> {
+    target: T,
     is_json: bool,
-    dropped: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     /// Dropped lines that the log already tells of.
     reported: u64,
     is_failing: bool,
 }
 
-impl<W: Write> Writing<W> {
+impl<T: Target> Writing<T> {
     fn run(mut self, orders: &Receiver<Order>) {
-        // Lines that wait together are written together and flushed once.
+        // Lines that wait together are written together.
         let mut batch = Vec::new();
         while let Ok(first) = orders.recv() {
             let mut next = Some(first);
-            let mut lines = 0;
-            let mut stop = None;
-            while let Some(order) = next.take() {
+            while let Some(order) = next {
                 match order {
-                    Order::Line(line) => {
-                        batch.extend_from_slice(&line);
-                        lines += 1;
-                    }
+                    Order::Line(line) => batch.extend_from_slice(&line),
                     Order::Stop(held) => {
-                        stop = Some(held);
-                        break;
+                        self.write(&mut batch);
+                        drop(held);
+                        return;
                     }
                 }
-                next = match orders.try_recv() {
-                    Ok(order) if lines < LINES_MAX => Some(order),
-                    Ok(order) => {
-                        // The batch is full; this one starts the next.
-                        self.write(&mut batch, lines);
-                        lines = 0;
-                        Some(order)
-                    }
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-                };
+                if batch.len() >= BATCH_MAX {
+                    self.write(&mut batch);
+                }
+                next = orders.try_recv().ok();
             }
-            self.write(&mut batch, lines);
-            if stop.is_some() {
-                return;
-            }
+            self.write(&mut batch);
         }
     }
 
-    fn write(&mut self, batch: &mut Vec<u8>, lines: usize) {
-        let dropped = self.dropped.load(Ordering::Relaxed);
+    fn write(&mut self, batch: &mut Vec<u8>) {
+        let lines = batch.len();
+        let dropped = self.counts.dropped.load(Ordering::Relaxed);
         if dropped > self.reported {
             batch.extend_from_slice(self.notice(dropped - self.reported).as_bytes());
         }
-        match self.writer.write_all(batch).and_then(|()| self.writer.flush()) {
+        match self.target.write_lines(batch) {
             Ok(()) => {
                 self.reported = dropped;
                 self.is_failing = false;
             }
-            Err(error) => {
-                self.dropped.fetch_add(lines as u64, Ordering::Relaxed);
+            Err(failed) => {
+                let lost = batch.get(failed.written..lines).unwrap_or_default();
+                let lost = lost.iter().filter(|byte| **byte == b'\n').count();
+                self.counts.dropped.fetch_add(lost as u64, Ordering::Relaxed);
                 if !self.is_failing {
                     // The last place left to say it; if that fails too, the count of dropped lines remains.
-                    let _nowhere_else = writeln!(io::stderr(), "naq: log lines cannot be written: {error}");
+                    let _nowhere_else = writeln!(io::stderr(), "naq: log lines cannot be written: {}", failed.error);
                 }
                 self.is_failing = true;
             }
         }
+        self.counts.waiting.fetch_sub(lines, Ordering::Relaxed);
         batch.clear();
     }
 
     fn notice(&self, dropped: u64) -> String {
-        let timestamp = super::json::timestamp();
+        let timestamp = super::host_time();
         let message =
             format!("{dropped} log lines were dropped: they came faster than they could be written, or writing failed");
         if self.is_json {
@@ -194,7 +199,7 @@ mod tests {
         mpsc::{Sender, channel},
     };
 
-    use super::*;
+    use super::{super::target::Plain, *};
 
     /// A writer that waits for a permit before each write.
     struct Gated {
@@ -237,7 +242,7 @@ mod tests {
     #[test]
     fn lines_lost_to_a_full_disk_are_counted_and_told_of_later() {
         let state = Arc::new(Mutex::new((true, Vec::new())));
-        let background = Background::start(Full(Arc::clone(&state)), false).unwrap();
+        let background = Background::start(Plain::new(Full(Arc::clone(&state))), false).unwrap();
         background.lines().send(b"lost\n".to_vec());
         while background.dropped() == 0 {
             thread::yield_now();
@@ -255,7 +260,7 @@ mod tests {
         let (entered, has_entered) = channel();
         let written = Arc::new(Mutex::new(Vec::new()));
         let writer = Gated { permits, entered, written: Arc::clone(&written) };
-        let background = Background::start(writer, true).unwrap();
+        let background = Background::start(Plain::new(writer), true).unwrap();
         let lines = background.lines();
         lines.send(b"first\n".to_vec());
         has_entered.recv().unwrap();
@@ -264,12 +269,30 @@ mod tests {
             lines.send(b"x\n".to_vec());
         }
         assert_eq!(background.dropped(), 5);
-        for _ in 0..10 {
+        for _ in 0..100 {
             permit.send(()).unwrap();
         }
         drop(background);
         let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
         assert_eq!(written.lines().filter(|line| *line == "x").count(), LINES_MAX);
         assert!(written.contains("\"dropped\":5"), "{}", &written[written.len() - 300..]);
+    }
+
+    #[test]
+    fn few_large_lines_take_no_more_memory_than_many_small_ones() {
+        let (permit, permits) = channel();
+        let (entered, has_entered) = channel();
+        let writer = Gated { permits, entered, written: Arc::default() };
+        let background = Background::start(Plain::new(writer), true).unwrap();
+        let lines = background.lines();
+        lines.send(b"first\n".to_vec());
+        has_entered.recv().unwrap();
+        let large = [vec![b'x'; (1 << 20) - 1], b"\n".to_vec()].concat();
+        for _ in 0..12 {
+            lines.send(large.clone());
+        }
+        // Seven fit beside the first one.
+        assert_eq!(background.dropped(), 5);
+        drop(permit);
     }
 }

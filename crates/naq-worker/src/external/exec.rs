@@ -2,7 +2,7 @@
 //!
 //! Invariant: the process gets its arguments as one line on stdin, whether or not it reads them; its exit status decides
 //! (0 completes, 75 retries, 65 fails for good, anything else is an error under the job's policy), and what it wrote to
-//! stderr is logged with the job's id and kept with an error.
+//! stderr is logged (in the span of the job) and kept with an error.
 
 use std::{io, os::unix::process::ExitStatusExt as _, process::ExitStatus, sync::Arc};
 
@@ -89,7 +89,7 @@ async fn supervise(
     stderr: &mut Stderr,
 ) -> Result<(Option<ExitStatus>, Vec<u8>), Stop> {
     let ended = CancellationToken::new();
-    let log = |line: &str| tracing::info!(job_id = %cx.id(), kind = cx.kind(), "stderr: {line}");
+    let log = |line: &str| tracing::info!("stderr: {line}");
     let (status, output, (), ()) = tokio::try_join!(
         async {
             let status = tokio::select! {
@@ -123,7 +123,7 @@ async fn feed(mut stdin: ChildStdin, cx: &JobContext, ended: &CancellationToken)
         written = stdin.write_all(&line) => match written {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => {}
-            Err(error) => tracing::warn!(job_id = %cx.id(), kind = cx.kind(), %error, "cannot write the arguments"),
+            Err(error) => tracing::warn!(%error, "cannot write the arguments"),
         },
         () = ended.cancelled() => {}
     }

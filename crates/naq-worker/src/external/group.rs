@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::program_name;
+use crate::job_log::printable;
 
 /// How long a group has between SIGTERM and SIGKILL. Well under the executor's own grace (10 s).
 pub(super) const TERM_GRACE: Duration = Duration::from_secs(5);
@@ -55,7 +56,8 @@ impl Group {
             command
                 .env("NAQ_JOB_ID", cx.id().as_str())
                 .env("NAQ_QUEUE", cx.queue().as_str())
-                .env("NAQ_ATTEMPT", cx.attempt().to_string());
+                .env("NAQ_ATTEMPT", cx.attempt().to_string())
+                .env("NAQ_CORRELATION_ID", &*printable(cx.correlation_id()));
         }
         let mut child = command.spawn()?;
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);

@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::FutureExt as _;
 use naq_config::ExecHandler;
-use naq_models::{JobError, JobId, Verdict};
+use naq_models::{JobError, Verdict};
 use naq_services::{JobContext, registration::HandlerFuture};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -22,6 +22,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
+use tracing::Span;
 
 use super::{
     ExternalErrorReason, MAX_PROCESSES, check_program,
@@ -40,7 +41,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(30);
 const REPLY_OVERHEAD: usize = 1024;
 /// How long an idle process may take to end by itself when its stdin is closed.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);
-/// How long the last words of a process that ended are waited for.
+/// How long the last words of a process that ended are waited for, and those of a job taken for its own.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 pub(super) fn handler(
@@ -119,7 +120,7 @@ impl Pool {
             Err(e) => return Verdict::Error(error("spawn", format!("cannot start {name}: {e}"))),
         };
         let max = cx.storage().info().max_body;
-        process.begin(cx.id());
+        process.begin();
         let answer = tokio::select! {
             answer = process.exchange(cx, max + REPLY_OVERHEAD) => answer,
             () = cx.cancelled() => {
@@ -195,7 +196,17 @@ impl Pool {
 #[derive(Default)]
 struct Said {
     stderr: Stderr,
-    job: Option<JobId>,
+    /// The span of the job that it runs, or ran last.
+    job: Option<Span>,
+    idle_since: Option<Instant>,
+}
+
+impl Said {
+    /// Whose words those are that come now. What was said before an answer may be read after it.
+    fn job(&self) -> Option<Span> {
+        let is_late = self.idle_since.is_some_and(|since| since.elapsed() > LAST_WORDS);
+        if is_late { None } else { self.job.clone() }
+    }
 }
 
 struct Process {
@@ -219,11 +230,11 @@ impl Process {
         Ok(Self { group, stdin: Some(pipes.stdin), stdout, said, listener, served: false })
     }
 
-    /// What it says from now on belongs to this job.
-    fn begin(&self, job: &JobId) {
+    /// What it says from now on belongs to the job in whose span this is called.
+    fn begin(&self) {
         let mut said = lock(&self.said);
         said.stderr.forget();
-        said.job = Some(job.clone());
+        (said.job, said.idle_since) = (Some(Span::current()), None);
     }
 
     /// Whether it runs and has said nothing since its last answer.
@@ -232,7 +243,7 @@ impl Process {
     }
 
     fn begin_idle(&self) {
-        lock(&self.said).job = None;
+        lock(&self.said).idle_since = Some(Instant::now());
     }
 
     async fn exchange(&mut self, cx: &JobContext, max: usize) -> Result<Reply, Broken> {
@@ -274,9 +285,9 @@ async fn listen(kind: String, mut stream: tokio::process::ChildStderr, said: Arc
             Ok(n) => n,
         };
         let mut said = lock(&said);
-        let job = said.job.clone();
+        let job = said.job();
         let log = |line: &str| match &job {
-            Some(job_id) => tracing::info!(%job_id, kind, "stderr: {line}"),
+            Some(span) => tracing::info!(parent: span, "stderr: {line}"),
             None => tracing::info!(kind, "stderr: {line}"),
         };
         if read == 0 {

@@ -135,3 +135,19 @@ async fn big_result(bytes: usize) -> String {
 async fn panic(message: String) {
     panic!("{message}")
 }
+
+/// Logs what it is told to, and fails on its first `times` attempts.
+#[naq::job(kind = "t.say")]
+async fn say(text: String, times: Option<u32>, cx: JobContext) -> Result<(), Failure> {
+    tracing::info!("{text}");
+    if cx.attempt() <= times.unwrap_or(0) { Err(Failure::new("boom", "not yet")) } else { Ok(()) }
+}
+
+/// Logs on a blocking thread, and enqueues a child that logs too.
+#[naq::job(kind = "t.say_and_pass_on")]
+fn say_and_pass_on(text: String, child: String, cx: JobContext) -> Result<(), Failure> {
+    tracing::info!("{text}");
+    let failed = |e: naq::JobServiceError| Failure::new("enqueue", e.to_string());
+    let job = say::job(text, None).job_id(child);
+    tokio::runtime::Handle::current().block_on(cx.enqueue(job)).map(drop).map_err(failed)
+}
