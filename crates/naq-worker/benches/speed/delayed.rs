@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use naq_services::{JobService, NewJob, new_job::secs};
 
 use crate::{
@@ -21,6 +21,8 @@ const CHUNK: usize = 50_000;
 /// Until the jobs of the measurement are due; long enough to enqueue them.
 const LEAD: Duration = Duration::from_secs(2);
 const EVERY: Duration = Duration::from_millis(50);
+/// For a standby to read a million entries.
+const WARM_UP: Duration = Duration::from_secs(300);
 /// Lock TTL (10 s) and 2 s.
 const TAKEOVER_S: f64 = 12.0;
 /// Longer than a takeover may take.
@@ -61,6 +63,18 @@ pub(crate) async fn measure(
         report.add(store, &what(&format!("{who}, resident memory")), gated, found);
     }
 
+    // A standby that has just started is still reading what waits, and could not lead before it has.
+    let begun = Instant::now();
+    let mut ran = second.ran()?;
+    loop {
+        tokio::time::sleep(LEAD).await;
+        let now = second.ran()?;
+        if now - ran < LEAD / 20 {
+            break;
+        }
+        ensure!(begun.elapsed() < WARM_UP, "the standby does not come to rest");
+        ran = now;
+    }
     // One job is due every 50 ms from before the kill until after the takeover.
     let ticking = usize::try_from(AFTER_KILL.as_millis() / EVERY.as_millis())?;
     ticks(service, ticking).await?;
