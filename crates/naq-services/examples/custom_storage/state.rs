@@ -357,7 +357,10 @@ impl State {
 
     /// Waiting entries that have a time, soonest first.
     pub(crate) fn timed(&self) -> Vec<(Timestamp, &ScheduledEntry)> {
-        let mut timed: Vec<_> = self.scheduled.values().filter_map(|(entry, _)| Some((entry.run_at?, entry))).collect();
+        // One that waits for other jobs too has a time that does not count yet.
+        let entries =
+            self.scheduled.values().map(|(entry, _)| entry).filter(|entry| entry.status != JobStatus::Waiting);
+        let mut timed: Vec<_> = entries.filter_map(|entry| Some((entry.run_at?, entry))).collect();
         timed.sort_by_key(|(run_at, entry)| (*run_at, entry.revision));
         timed
     }
