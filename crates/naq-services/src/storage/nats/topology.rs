@@ -152,11 +152,19 @@ fn lane_config(names: &Names, queue: &QueueName, priority: Priority, lease: Dura
     })
 }
 
+/// How often it is tried to make a stream that others make too, with growing pauses.
+const MAKES: u32 = 5;
+const MAKE_PAUSE: Duration = Duration::from_millis(20);
+
 /// Makes a stream if it is missing; returns its settings as the server has them.
 pub(super) async fn ensure_stream(streams: &StreamService, config: &Value) -> Result<Value> {
     let name = config["name"].as_str().unwrap_or_default();
     let failed = |failure| streams.error("open", failure);
-    for _ in 0..2 {
+    let mut overlap = None;
+    for attempt in 0..MAKES {
+        if attempt > 0 {
+            tokio::time::sleep(MAKE_PAUSE * attempt).await;
+        }
         if let Some(info) = streams.stream_info(name).await.map_err(failed)? {
             return Ok(info.config);
         }
@@ -165,10 +173,15 @@ pub(super) async fn ensure_stream(streams: &StreamService, config: &Value) -> Re
             Ok(answer) => return Ok(answer["config"].clone()),
             // Another process made it first.
             Err(ApiFailure::Refused(ApiError { err_code: 10058, .. })) => {}
+            // The same at the very same moment: its subjects are taken, and its name is not yet. Or another program's are.
+            Err(failure) if failure.is(10065) => overlap = Some(failure),
             Err(failure) => return Err(failed(failure)),
         }
     }
-    Err(refused(streams, &format!("stream {name} exists and cannot be read")))
+    Err(match overlap {
+        Some(failure) => failed(failure),
+        None => refused(streams, &format!("stream {name} exists and cannot be read")),
+    })
 }
 
 fn refused(streams: &StreamService, detail: &str) -> StorageError {
