@@ -13,12 +13,15 @@
 //! A dependency must be known [`GRACE`] after it was first looked for, so that jobs can be enqueued in any order. Its
 //! result must be kept for as long as others wait: one that has expired counts as missing when leaders change.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::{FutureExt, StreamExt, stream};
-use naq_models::{DecodeError, Job, JobError, JobId, JobResult, JobStatus, Timestamp, WireFormat, wire};
+use naq_models::{Job, JobError, JobId, JobResult, JobStatus, Timestamp, WireFormat};
 use naq_services::{
-    JobService, JobServiceError, JobServiceErrorKind, StorageError,
+    JobService, JobServiceError, JobServiceErrorKind, StorageError, StorageErrorKind,
     jobs::Standing,
     storage::{Ended, Ending, Entry, Promoted, ResultFeed, ResultNews, ScheduledEntry, WaitingEntry},
 };
@@ -86,9 +89,9 @@ struct Work {
     /// Dependencies to be followed and looked at.
     begun: Vec<JobId>,
     /// Dependencies to be looked at in full.
-    doubtful: Vec<JobId>,
-    /// Dependencies whose results are to be looked at.
-    rumoured: Vec<JobId>,
+    doubtful: BTreeSet<JobId>,
+    /// Dependencies whose results are to be looked at: told of more than once, each is looked at once.
+    rumoured: BTreeSet<JobId>,
     /// Whether the time of grace counts from the enqueue, by the store's clock, and not from the first look.
     by_store_clock: bool,
 }
@@ -118,7 +121,8 @@ impl Dependencies<'_> {
         }
     }
 
-    /// Takes in what is there and does what is to be done; if there was nothing, waits for more. Whatever could not be done stays in `work`.
+    /// Takes in what is there and does what is to be done; if there was nothing, waits for more. Whatever could not be done
+    /// stays in `work`.
     async fn turn(
         &self,
         work: &mut Work,
@@ -141,7 +145,7 @@ impl Dependencies<'_> {
         }
         work.begun.extend(work.graph.take_begun());
         feed.follow(&work.begun).await?;
-        work.doubtful.append(&mut work.begun);
+        work.doubtful.extend(work.begun.drain(..));
         self.look(work).await?;
         if self.decide(work).await? {
             return Ok(());
@@ -187,7 +191,7 @@ impl Dependencies<'_> {
         let mut work = Work { by_store_clock: true, ..Work::default() };
         work.arrive(waiting);
         self.read_arrived(&mut work).await?;
-        work.doubtful = work.graph.take_begun();
+        work.doubtful.extend(work.graph.take_begun());
         self.look(&mut work).await?;
         Ok(work)
     }
@@ -197,15 +201,8 @@ impl Dependencies<'_> {
             let ids: Vec<JobId> = work.arrived.keys().take(BATCH).cloned().collect();
             let entries = self.jobs.storage().get_scheduled(&ids).await?;
             for entry in entries.into_iter().flatten().filter(|entry| entry.status == JobStatus::Waiting) {
-                match wire::decode(&entry.body, &entry.address) {
-                    Ok(job) => work.graph.add(&job, entry.revision),
-                    Err(error @ DecodeError::BincodeNotBuilt) => {
-                        return Err(DependenciesError::Format(error.to_string()));
-                    }
-                    Err(error) => {
-                        let mover = self.mover();
-                        mover.bury(&entry, &error.to_string(), self.clock.now()).await;
-                    }
+                if let Some(job) = self.job(&entry, self.clock.now()).await? {
+                    work.graph.add(&job, entry.revision);
                 }
             }
             for id in ids {
@@ -236,7 +233,7 @@ impl Dependencies<'_> {
                     }
                 },
                 Err(error) => {
-                    work.rumoured.push(id);
+                    work.rumoured.insert(id);
                     trouble = Some(DependenciesError::again(&error));
                 }
             }
@@ -267,7 +264,7 @@ impl Dependencies<'_> {
                     work.graph.ended(&id, JobStatus::Failed);
                 }
                 Err(error) => {
-                    work.doubtful.push(id);
+                    work.doubtful.insert(id);
                     trouble = Some(DependenciesError::again(&error));
                 }
             }
@@ -341,21 +338,21 @@ impl Dependencies<'_> {
     /// Lets jobs go: into their queues, or to wait for their time if that is not due.
     async fn release(&self, entries: Vec<ScheduledEntry>, now: Timestamp) -> Result<(), DependenciesError> {
         let mover = self.mover();
-        let (mut promotions, mut trouble) = (Vec::with_capacity(entries.len()), None);
-        for entry in entries {
-            if entry.run_at.is_some_and(|at| at > now) {
-                match self.wait_for_time(&entry).await {
-                    Err(error @ DependenciesError::Again(_)) => trouble = Some(error),
-                    other => other?,
-                }
-                continue;
+        let (timed, due): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|entry| entry.run_at.is_some_and(|at| at > now));
+        let waits = timed.into_iter().map(|entry| self.wait_for_time(entry, now));
+        let mut trouble = None;
+        for waits in stream::iter(waits).buffer_unordered(CONCURRENT).collect::<Vec<_>>().await {
+            match waits {
+                Err(error @ DependenciesError::Again(_)) => trouble = Some(error),
+                other => other?,
             }
+        }
+        let mut promotions = Vec::with_capacity(due.len());
+        for entry in due {
             match mover.promotion(&entry) {
                 Ok(promotion) => promotions.push(promotion),
-                Err(Unreadable::NotBuilt(text)) => return Err(DependenciesError::Format(text)),
-                Err(Unreadable::Damaged(text)) => {
-                    mover.bury(&entry, &text, now).await;
-                }
+                Err(unreadable) => self.unreadable(&entry, unreadable, now).await?,
             }
         }
         if !promotions.is_empty() {
@@ -370,15 +367,14 @@ impl Dependencies<'_> {
     }
 
     /// Makes a job that waited for others one that waits for its time.
-    async fn wait_for_time(&self, entry: &ScheduledEntry) -> Result<(), DependenciesError> {
-        let format = |text: String| DependenciesError::Format(text);
-        let job = wire::decode(&entry.body, &entry.address).map_err(|error| format(error.to_string()))?;
-        let scheduled =
-            Entry::new(&job, JobStatus::Scheduled, self.format).map_err(|error| format(error.to_string()))?;
+    async fn wait_for_time(&self, entry: ScheduledEntry, now: Timestamp) -> Result<(), DependenciesError> {
+        let Some(job) = self.job(&entry, now).await? else { return Ok(()) };
+        let scheduled = Entry::new(&job, JobStatus::Scheduled, self.format);
+        let scheduled = scheduled.map_err(|error| DependenciesError::Format(error.to_string()))?;
         match self.jobs.storage().reschedule(scheduled, entry.revision).await {
             Ok(()) => Ok(()),
             // Changed by somebody else, and reported again.
-            Err(error) if error.kind() == naq_services::StorageErrorKind::Conflict => Ok(()),
+            Err(error) if error.kind() == StorageErrorKind::Conflict => Ok(()),
             Err(error) => Err(DependenciesError::again(&error)),
         }
     }
@@ -390,24 +386,8 @@ impl Dependencies<'_> {
         reason: Reason,
         now: Timestamp,
     ) -> Result<Option<JobId>, DependenciesError> {
-        let job: Job = match wire::decode(&entry.body, &entry.address) {
-            Ok(job) => job,
-            Err(DecodeError::BincodeNotBuilt) => {
-                return Err(DependenciesError::Format(DecodeError::BincodeNotBuilt.to_string()));
-            }
-            Err(error) => {
-                self.mover().bury(&entry, &error.to_string(), now).await;
-                return Ok(None);
-            }
-        };
-        let subject = Subject {
-            address: &entry.address,
-            body: &entry.body,
-            worker_id: None,
-            started_at: None,
-            now,
-            max_body: self.jobs.storage().info().max_body,
-        };
+        let Some(job) = self.job(&entry, now).await? else { return Ok(None) };
+        let subject = Subject::waiting(&entry, now, self.jobs.storage().info().max_body);
         let error = JobError::new(reason.error_type(), reason.to_string(), now);
         let result = subject.cancelled_result(&job, error);
         let id = entry.address.id.clone();
@@ -417,6 +397,29 @@ impl Dependencies<'_> {
         let ended = self.jobs.storage().end(ending).await;
         let ended = ended.map_err(|error| DependenciesError::again(&error))?;
         Ok((ended == Ended::Done).then_some(id))
+    }
+
+    /// The job of an entry; `None` if nobody can read it, which has made it a dead letter.
+    async fn job(&self, entry: &ScheduledEntry, now: Timestamp) -> Result<Option<Job>, DependenciesError> {
+        match Mover::job(entry) {
+            Ok(job) => Ok(Some(job)),
+            Err(unreadable) => self.unreadable(entry, unreadable, now).await.map(|()| None),
+        }
+    }
+
+    async fn unreadable(
+        &self,
+        entry: &ScheduledEntry,
+        unreadable: Unreadable,
+        now: Timestamp,
+    ) -> Result<(), DependenciesError> {
+        match unreadable {
+            Unreadable::NotBuilt(text) => Err(DependenciesError::Format(text)),
+            Unreadable::Damaged(text) => {
+                self.mover().bury(entry, &text, now).await;
+                Ok(())
+            }
+        }
     }
 
     fn mover(&self) -> Mover<'_> {
@@ -431,8 +434,10 @@ impl Work {
 
     fn hear(&mut self, news: ResultNews) {
         match news {
-            ResultNews::Of(id) => self.rumoured.push(id),
-            ResultNews::Lost => self.rumoured = self.graph.all_dependencies(),
+            ResultNews::Of(id) => {
+                self.rumoured.insert(id);
+            }
+            ResultNews::Lost => self.rumoured.extend(self.graph.all_dependencies()),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant: an entry that can be read enters its queue one `run` further; one that cannot becomes a dead letter, byte for
 //! byte.
 
-use naq_models::{DecodeError, JobStatus, Timestamp, WireFormat, wire};
+use naq_models::{DecodeError, Job, JobStatus, Timestamp, WireFormat, wire};
 use naq_services::{
     StorageErrorKind,
     storage::{Ending, Entry, Promotion, ScheduledEntry, SharedStorage},
@@ -28,29 +28,24 @@ pub(crate) enum Unreadable {
 }
 
 impl Mover<'_> {
+    /// The job of an entry.
+    pub(crate) fn job(entry: &ScheduledEntry) -> Result<Job, Unreadable> {
+        wire::decode(&entry.body, &entry.address).map_err(|error| match error {
+            DecodeError::BincodeNotBuilt => Unreadable::NotBuilt(error.to_string()),
+            _ => Unreadable::Damaged(error.to_string()),
+        })
+    }
+
     /// The job as it enters its queue.
     pub(crate) fn promotion(&self, entry: &ScheduledEntry) -> Result<Promotion, Unreadable> {
-        let job = match wire::decode(&entry.body, &entry.address) {
-            Ok(job) => job.promoted(),
-            Err(error @ DecodeError::BincodeNotBuilt) => return Err(Unreadable::NotBuilt(error.to_string())),
-            Err(error) => return Err(Unreadable::Damaged(error.to_string())),
-        };
-        let entered = Entry::new(&job, JobStatus::Pending, self.format);
+        let entered = Entry::new(&Self::job(entry)?.promoted(), JobStatus::Pending, self.format);
         let entered = entered.map_err(|error| Unreadable::NotBuilt(error.to_string()))?;
         Ok(Promotion { revision: entry.revision, entry: entered })
     }
 
     /// Makes a damaged entry a dead letter; whether it has left the scheduled store.
     pub(crate) async fn bury(&self, entry: &ScheduledEntry, reason: &str, now: Timestamp) -> bool {
-        let subject = Subject {
-            address: &entry.address,
-            body: &entry.body,
-            worker_id: None,
-            started_at: None,
-            now,
-            max_body: usize::MAX,
-        };
-        let (result, dead_letter) = subject.bury(reason.to_owned());
+        let (result, dead_letter) = Subject::waiting(entry, now, usize::MAX).bury(reason.to_owned());
         let id = &entry.address.id;
         let ending = Ending {
             address: entry.address.clone(),

@@ -9,7 +9,7 @@ use naq_models::{
     Address, Job, JobError, JobId, JobResult, JobStatus, Next, RawJson, Timestamp, WireFormat, error_type, job,
     wire::{self, EncodeError},
 };
-use naq_services::storage::{Action, DeadLetter, Entry, ResultRecord};
+use naq_services::storage::{Action, DeadLetter, Entry, ResultRecord, ScheduledEntry};
 
 use crate::report::Outcome;
 
@@ -24,7 +24,12 @@ pub(crate) struct Subject<'a> {
     pub(crate) max_body: usize,
 }
 
-impl Subject<'_> {
+impl<'a> Subject<'a> {
+    /// A job that no worker has.
+    pub(crate) fn waiting(entry: &'a ScheduledEntry, now: Timestamp, max_body: usize) -> Self {
+        Self { address: &entry.address, body: &entry.body, worker_id: None, started_at: None, now, max_body }
+    }
+
     /// Writes down what becomes of a job.
     pub(crate) fn conclude(&self, job: &Job, next: Next, format: WireFormat) -> Result<(Action, Outcome), EncodeError> {
         match next {
