@@ -47,6 +47,11 @@ impl KvStoreService {
         Self { streams, clock, notices: notices.into() }
     }
 
+    /// The same buckets over another connection.
+    pub(crate) fn over(&self, streams: StreamService) -> Self {
+        Self { streams, ..self.clone() }
+    }
+
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
     }
@@ -90,6 +95,17 @@ impl KvStoreService {
     ) -> Result<u64, StorageError> {
         check_key(key)?;
         self.put(bucket, key, &value, Some(revision), ttl).await
+    }
+
+    /// Writes a key, whatever it is, in one round trip.
+    ///
+    /// # Errors
+    /// If the server does not answer or refuses; it may have been written all the same.
+    pub async fn replace(&self, bucket: &str, key: &str, value: Bytes, ttl: Duration) -> Result<(), StorageError> {
+        check_key(key)?;
+        let message = Outgoing { subject: subject(bucket, key), headers: Some(life(ttl)), payload: value };
+        let published = self.streams.publish(message).await;
+        published.map(|_revision| ()).map_err(|failure| self.publish_error("write key", failure))
     }
 
     /// Removes a key, only if it is at `revision` where one is given; `false` if there was nothing to remove.
@@ -165,11 +181,8 @@ impl KvStoreService {
         let mut sequence = expected.unwrap_or(0);
         let mut last_failure = None;
         for _ in 0..ATTEMPTS {
-            let mut headers = HeaderMap::new();
+            let mut headers = ttl.map(life).unwrap_or_default();
             headers.insert(EXPECTED_LAST_SUBJECT_SEQUENCE, sequence.to_string().as_str());
-            if let Some(ttl) = ttl {
-                headers.insert(TTL_MILLIS, ttl.as_millis().max(1).to_string().as_str());
-            }
             let message = Outgoing { subject: subject(bucket, key), headers: Some(headers), payload: value.clone() };
             match self.streams.publish(message).await {
                 Ok(revision) => return Ok(revision),
@@ -221,6 +234,13 @@ pub(crate) fn filter(bucket: &str, prefix: &str) -> String {
         Some((tokens, _)) if check_key(tokens).is_ok() => subject(bucket, &format!("{tokens}.>")),
         _ => subject(bucket, ">"),
     }
+}
+
+/// The headers that say how long a message lives.
+pub(crate) fn life(ttl: Duration) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(TTL_MILLIS, ttl.as_millis().max(1).to_string().as_str());
+    headers
 }
 
 /// When a message ceases to live; `None` if it has no end.

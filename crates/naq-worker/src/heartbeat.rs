@@ -1,11 +1,15 @@
-//! The heartbeat: a thread of its own that keeps leases alive and owns the deadlines.
+//! The heartbeat: a thread of its own that keeps leases alive, owns the deadlines, and carries the worker's presence.
 //!
-//! Invariant: it beats while handlers burn every other thread: own thread, own runtime, own connection to the store. It
-//! extends a lease when a third of it has gone, fires tokens at the deadline and at the fence, and settles as `timeout`
-//! what has not ended within the grace. It does not decide what becomes of a job.
+//! Invariant: it beats while handlers burn every other thread and the store is busy: own thread, own runtime, own
+//! connection to the store. It extends a lease when a third of it has gone, fires tokens at the deadline and at the fence,
+//! and settles as `timeout` what has not ended within the grace. It does not decide what becomes of a job.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{convert::Infallible, future::pending, sync::Arc, thread, time::Duration};
 
+use futures_util::{
+    FutureExt,
+    future::{Fuse, FusedFuture},
+};
 use naq_services::{
     StorageError,
     storage::{Heartbeat, Lease, LeaseState},
@@ -20,6 +24,7 @@ use crate::{
     clock::BootTime,
     executor,
     lease::{Held, Leases, Phase},
+    presence::Presence,
     shared::Shared,
     worker::WorkerError,
 };
@@ -41,7 +46,7 @@ pub(crate) struct Beating {
 
 impl Beating {
     /// Starts the thread and waits until it has its connection.
-    pub(crate) async fn start(shared: Arc<Shared>) -> Result<Self, WorkerError> {
+    pub(crate) async fn start(shared: Arc<Shared>, presence: Presence) -> Result<Self, WorkerError> {
         let (opened, open) = oneshot::channel();
         let (ending, ended) = oneshot::channel();
         let stop = CancellationToken::new();
@@ -49,7 +54,7 @@ impl Beating {
         let thread = thread::Builder::new()
             .name("naq-heartbeat".to_owned())
             .spawn(move || {
-                beat(&shared, opened, stopped);
+                beat(&shared, presence, opened, stopped);
                 // Nobody listens any more if the worker has ended without waiting.
                 let _listener = ending.send(());
             })
@@ -93,7 +98,7 @@ enum OpenError {
     Store(StorageError),
 }
 
-fn beat(shared: &Shared, opened: oneshot::Sender<Result<(), OpenError>>, stop: CancellationToken) {
+fn beat(shared: &Shared, presence: Presence, opened: oneshot::Sender<Result<(), OpenError>>, stop: CancellationToken) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -110,38 +115,40 @@ fn beat(shared: &Shared, opened: oneshot::Sender<Result<(), OpenError>>, stop: C
                 return;
             }
         };
-        if opened.send(Ok(())).is_ok() {
-            keep(shared, heartbeat, stop).await;
+        if opened.send(Ok(())).is_err() {
+            return;
+        }
+        let present = async {
+            presence.keep(shared, &*heartbeat).await;
+            pending::<Infallible>().await
+        };
+        tokio::select! {
+            () = keep(shared, &*heartbeat, stop) => {}
+            never = present => match never {},
         }
     });
 }
 
-async fn keep(shared: &Shared, heartbeat: Box<dyn Heartbeat>, stop: CancellationToken) {
+async fn keep(shared: &Shared, heartbeat: &dyn Heartbeat, stop: CancellationToken) {
     let shortest = shared.queues.iter().map(|queue| queue.lease.unwrap_or(shared.options.lease)).min();
     let tick = (shortest.unwrap_or(shared.options.lease) / 10).clamp(TICK_MIN, TICK_MAX);
     let mut ticks = interval(tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut extending = std::pin::pin!(extend(heartbeat, Vec::new()));
-    let mut resting = None;
+    let mut extending = std::pin::pin!(Fuse::terminated());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            heartbeat = &mut extending, if resting.is_none() => resting = Some(heartbeat),
+            () = &mut extending => {}
             _ = ticks.tick() => enforce(shared),
         }
         let due = shared.leases.to_extend(BootTime::now());
-        if !due.is_empty()
-            && let Some(heartbeat) = resting.take()
-        {
-            extending.set(extend(heartbeat, due));
+        if !due.is_empty() && extending.is_terminated() {
+            extending.set(extend(heartbeat, due).fuse());
         }
     }
 }
 
-async fn extend(mut heartbeat: Box<dyn Heartbeat>, held: Vec<Arc<Held>>) -> Box<dyn Heartbeat> {
-    if held.is_empty() {
-        return heartbeat;
-    }
+async fn extend(heartbeat: &dyn Heartbeat, held: Vec<Arc<Held>>) {
     let asked = BootTime::now();
     let leases: Vec<Lease> = held.iter().map(|held| held.lease().clone()).collect();
     let states = heartbeat.extend(&leases).await;
@@ -158,7 +165,6 @@ async fn extend(mut heartbeat: Box<dyn Heartbeat>, held: Vec<Arc<Held>>) -> Box<
         // A store that does not answer is not asked in a tight loop.
         tokio::time::sleep(TICK_MIN).await;
     }
-    heartbeat
 }
 
 fn enforce(shared: &Shared) {

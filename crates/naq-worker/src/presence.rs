@@ -1,19 +1,22 @@
-//! A running worker's entry in the list of workers, kept up to date.
+//! A running worker's entry in the list of workers, kept up to date from the heartbeat's thread.
 //!
 //! Invariant: written at the start, at every heartbeat interval, when the worker begins to stop, and, at most every
-//! [`REFRESH`], when other jobs run than it says; removed at a clean end. Failing to write it is logged and harms no job.
+//! [`REFRESH`], when other jobs run than it says; removed at a clean end. It is said over the heartbeat's connection, so that a
+//! worker that is busy does not look dead. Failing to write it is logged and harms no job.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use naq_models::Timestamp;
+use naq_services::storage::{Bucket, Heartbeat};
 use tokio::{
-    sync::watch,
+    sync::{oneshot, watch},
     time::{Instant, MissedTickBehavior, interval},
 };
 
 use crate::{
     Shutdown,
-    registry::{RUNNING_NAMED_MAX, Registration, RunningJob, WorkerInfo, WorkerStatus},
+    registry::{RUNNING_NAMED_MAX, RunningJob, WorkerInfo, WorkerStatus},
     shared::Shared,
     worker::Worker,
 };
@@ -41,38 +44,46 @@ pub(crate) enum Stage {
     Stopping,
 }
 
-/// Keeps the entry until `stop` asks to stop now, then removes it.
-pub(crate) async fn keep(shared: &Shared, identity: Identity, mut stage: watch::Receiver<Stage>, stop: &Shutdown) {
-    let mut registration = Registration::new(shared.storage.clone(), shared.options.ttl);
-    let mut ticks = interval(REFRESH.min(shared.options.heartbeat_interval));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut written: Option<(Instant, WorkerInfo)> = None;
-    loop {
-        let due = tokio::select! {
-            _ = ticks.tick() => false,
-            Ok(()) = stage.changed() => true,
-            () = stop.requested_now() => break,
-        };
-        let info = describe(shared, &identity, *stage.borrow_and_update());
-        let fresh = written.as_ref().is_some_and(|(at, last)| {
-            at.elapsed() < shared.options.heartbeat_interval
-                && last.running_count == info.running_count
-                && last.running == info.running
-        });
-        if fresh && !due {
-            continue;
+/// The entry of a worker that is about to start.
+pub(crate) struct Presence {
+    pub(crate) identity: Identity,
+    pub(crate) stage: watch::Receiver<Stage>,
+    pub(crate) stop: Shutdown,
+    /// Dropped when the entry is no longer kept.
+    pub(crate) kept: oneshot::Sender<()>,
+}
+
+impl Presence {
+    /// Keeps the entry until `stop` asks to stop now, then removes it.
+    pub(crate) async fn keep(self, shared: &Shared, heartbeat: &dyn Heartbeat) {
+        let Self { identity, mut stage, stop, kept: _kept } = self;
+        let mut ticks = interval(REFRESH.min(shared.options.heartbeat_interval));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut written: Option<(Instant, WorkerInfo)> = None;
+        loop {
+            let due = tokio::select! {
+                _ = ticks.tick() => false,
+                Ok(()) = stage.changed() => true,
+                () = stop.requested_now() => break,
+            };
+            let info = describe(shared, &identity, *stage.borrow_and_update());
+            let fresh = written.as_ref().is_some_and(|(at, last)| {
+                at.elapsed() < shared.options.heartbeat_interval
+                    && last.running_count == info.running_count
+                    && last.running == info.running
+            });
+            if fresh && !due {
+                continue;
+            }
+            let entry = Bytes::from(serde_json::to_vec(&info).expect("an entry holds only strings and numbers"));
+            match heartbeat.announce(&shared.worker_id, entry, shared.options.ttl).await {
+                Ok(()) => written = Some((Instant::now(), info)),
+                Err(error) => tracing::warn!(%error, "the worker's entry could not be written"),
+            }
         }
-        if let Err(error) = shared.clock.measure(&*shared.storage).await {
-            tracing::warn!(%error, "the store's clock could not be asked");
+        if let Err(error) = shared.storage.kv_delete(Bucket::Workers, &shared.worker_id, None).await {
+            tracing::warn!(%error, "the worker's entry could not be removed; it runs out by itself");
         }
-        let info = WorkerInfo { seen_at: shared.clock.now(), ..info };
-        match registration.write(&info).await {
-            Ok(()) => written = Some((Instant::now(), info)),
-            Err(error) => tracing::warn!(%error, "the worker's entry could not be written"),
-        }
-    }
-    if let Err(error) = registration.remove(&shared.worker_id).await {
-        tracing::warn!(%error, "the worker's entry could not be removed; it runs out by itself");
     }
 }
 

@@ -3,13 +3,10 @@
 //! Invariant: an entry lives as long as its worker renews it and disappears by its time to live when the worker dies. It
 //! is for people and dashboards; nothing is decided by it.
 
-use std::time::Duration;
-
-use bytes::Bytes;
 use naq_models::{JobId, QueueName, Timestamp};
 use naq_services::{
-    Storage, StorageError, StorageErrorKind,
-    storage::{Bucket, KvEntry, SharedStorage},
+    Storage, StorageError,
+    storage::{Bucket, KvEntry},
 };
 use serde::{Deserialize, Serialize};
 
@@ -88,52 +85,4 @@ fn read(entry: &KvEntry) -> Option<WorkerInfo> {
     serde_json::from_slice(&entry.value)
         .inspect_err(|error| tracing::warn!(key = entry.key, %error, "an unreadable worker entry is passed over"))
         .ok()
-}
-
-/// A worker's own entry.
-#[derive(Debug)]
-pub(crate) struct Registration {
-    storage: SharedStorage,
-    ttl: Duration,
-    revision: Option<u64>,
-}
-
-impl Registration {
-    pub(crate) fn new(storage: SharedStorage, ttl: Duration) -> Self {
-        Self { storage, ttl, revision: None }
-    }
-
-    /// Writes the entry, anew if it has expired.
-    pub(crate) async fn write(&mut self, info: &WorkerInfo) -> Result<(), StorageError> {
-        let value = Bytes::from(serde_json::to_vec(info).expect("an entry holds only strings and numbers"));
-        let ttl = Some(self.ttl);
-        if let Some(revision) = self.revision.take() {
-            match self.storage.kv_update(Bucket::Workers, &info.id, value.clone(), revision, ttl).await {
-                Ok(revision) => {
-                    self.revision = Some(revision);
-                    return Ok(());
-                }
-                Err(error) if error.kind() == StorageErrorKind::Conflict => {}
-                Err(error) => {
-                    self.revision = Some(revision);
-                    return Err(error);
-                }
-            }
-        }
-        let revision = match self.storage.kv_create(Bucket::Workers, &info.id, value.clone(), ttl).await {
-            // An earlier write whose answer was lost: the id is this worker's alone.
-            Err(error) if error.kind() == StorageErrorKind::Conflict => {
-                let Some(entry) = self.storage.kv_get(Bucket::Workers, &info.id).await? else { return Err(error) };
-                self.storage.kv_update(Bucket::Workers, &info.id, value, entry.revision, ttl).await?
-            }
-            created => created?,
-        };
-        self.revision = Some(revision);
-        Ok(())
-    }
-
-    /// Removes the entry: a clean stop.
-    pub(crate) async fn remove(self, id: &str) -> Result<(), StorageError> {
-        self.storage.kv_delete(Bucket::Workers, id, None).await.map(|_existed| ())
-    }
 }

@@ -15,6 +15,7 @@ use naq_services::{
 };
 use tokio::{
     runtime::Handle,
+    sync::{oneshot, watch},
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -28,7 +29,7 @@ use crate::{
     heartbeat::Beating,
     lease::{Held, Phase, RunningHere, StopReason, Traces},
     panic_guard,
-    presence::{self, Stage},
+    presence::{Identity, Presence, Stage},
     report::WorkerReport,
     scheduler::Scheduler,
     settlement::{self, Settler},
@@ -64,7 +65,7 @@ struct Running {
     /// Presence, controls, scheduler: they end when told to.
     services: JoinSet<()>,
     stop_services: Shutdown,
-    stage: tokio::sync::watch::Sender<Stage>,
+    stage: watch::Sender<Stage>,
     settling: JoinSet<()>,
     settled: CancellationToken,
     hand_backs: JoinSet<()>,
@@ -88,7 +89,7 @@ impl Running {
         let store = |during| move |source| WorkerError::Store { during, source };
         let clock = StoreClock::measured(&*worker.storage).await.map_err(store("ask the store for its time"))?;
         let (settler, queue) = Settler::new();
-        let identity = presence::Identity::of(&worker, clock.now());
+        let identity = Identity::of(&worker, clock.now());
         let shared = Arc::new(Shared::new(Parts {
             storage: worker.storage,
             worker_id: worker.id,
@@ -103,7 +104,14 @@ impl Running {
         let watch = ControlWatch::open(&*shared.storage, &shared.controls, &shared.leases)
             .await
             .map_err(store("read what is paused and cancelled"))?;
-        let heartbeat = Beating::start(Arc::clone(&shared)).await?;
+        let (stop_services, stage) = (Shutdown::new(), watch::Sender::new(Stage::Serving));
+        let (kept, presence) = oneshot::channel();
+        let stages = stage.subscribe();
+        let heartbeat = Beating::start(
+            Arc::clone(&shared),
+            Presence { identity, stage: stages, stop: stop_services.clone(), kept },
+        )
+        .await?;
         let consumer = match shared.storage.open_consumer(consumer_options(&shared)).await {
             Ok(consumer) => consumer,
             Err(source) => {
@@ -114,8 +122,8 @@ impl Running {
         let mut running = Self {
             slots: JoinSet::new(),
             services: JoinSet::new(),
-            stop_services: Shutdown::new(),
-            stage: tokio::sync::watch::Sender::new(Stage::Serving),
+            stop_services,
+            stage,
             settling: JoinSet::new(),
             settled: CancellationToken::new(),
             hand_backs: JoinSet::new(),
@@ -123,17 +131,13 @@ impl Running {
             heartbeat,
             shared,
         };
-        running.spawn_parts(identity, watch, queue, &handlers);
+        // It ends with an error, by being dropped.
+        running.services.spawn(async move { _ = presence.await });
+        running.spawn_parts(watch, queue, &handlers);
         Ok((running, consumer))
     }
 
-    fn spawn_parts(
-        &mut self,
-        identity: presence::Identity,
-        watch: ControlWatch,
-        queue: settlement::Queue,
-        handlers: &Handle,
-    ) {
+    fn spawn_parts(&mut self, watch: ControlWatch, queue: settlement::Queue, handlers: &Handle) {
         for _ in 0..self.shared.concurrency {
             self.slots.spawn_on(executor::slot(Arc::clone(&self.shared)), handlers);
         }
@@ -146,8 +150,13 @@ impl Running {
                 () = stop.requested_now() => {}
             }
         });
-        let (shared, stop, stage) = (Arc::clone(&self.shared), self.stop_services.clone(), self.stage.subscribe());
-        self.services.spawn(async move { presence::keep(&shared, identity, stage, &stop).await });
+        let (shared, stop) = (Arc::clone(&self.shared), self.stop_services.clone());
+        self.services.spawn(async move {
+            tokio::select! {
+                () = keep_time(&shared) => {}
+                () = stop.requested_now() => {}
+            }
+        });
         if self.shared.options.burst {
             let (shared, stop, over) = (Arc::clone(&self.shared), self.stop_services.clone(), self.burst_over.clone());
             self.services.spawn(async move {
@@ -350,6 +359,16 @@ impl Running {
             for batch in held.chunks(HAND_BACK) {
                 executor::hand_back(&self.shared, batch, Traces { scheduled: false, suspect }).await;
             }
+        }
+    }
+}
+
+/// Asks for the store's time now and then; never ends.
+async fn keep_time(shared: &Shared) {
+    loop {
+        sleep(shared.options.heartbeat_interval).await;
+        if let Err(error) = shared.clock.measure(&*shared.storage).await {
+            tracing::warn!(%error, "the store's clock could not be asked");
         }
     }
 }

@@ -6,6 +6,7 @@ mod cli;
 mod clock_jumps;
 mod crash_points;
 mod deploy;
+mod due_at_once;
 mod external;
 mod foreign;
 mod forgotten_acks;

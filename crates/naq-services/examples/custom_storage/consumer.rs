@@ -3,12 +3,14 @@
 //! Invariant: a claim is made in the same step in which it is handed out, so there is nothing to lose in a dropped
 //! `next()` and nothing to give back at the end.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use naq_models::Timestamp;
 use naq_services::storage::{
-    Claim, Consumer, ConsumerEvent, ConsumerOptions, Demand, Heartbeat, Lane, Lease, LeaseState, Result, RunningAt,
+    Bucket, Claim, Consumer, ConsumerEvent, ConsumerOptions, Demand, Heartbeat, Lane, Lease, LeaseState, Result,
+    RunningAt,
 };
 use tokio::sync::watch;
 
@@ -102,8 +104,17 @@ pub(crate) struct MemoryHeartbeat(pub(crate) Arc<Shared>);
 
 #[async_trait]
 impl Heartbeat for MemoryHeartbeat {
-    async fn extend(&mut self, leases: &[Lease]) -> Vec<LeaseState> {
+    async fn extend(&self, leases: &[Lease]) -> Vec<LeaseState> {
         let mut state = self.0.look();
         leases.iter().map(|lease| state.extend(lease)).collect()
+    }
+
+    async fn announce(&self, worker: &str, entry: Bytes, ttl: Duration) -> Result<()> {
+        let place = (Bucket::Workers, worker);
+        let put = self.0.change(|state| {
+            let there = state.kv_get(place.0, place.1).map(|slot| slot.entry.revision);
+            state.kv_put(&self.0.kv_events, place, entry, there, Some(ttl))
+        });
+        put.map(|_revision| ())
     }
 }

@@ -168,12 +168,15 @@ pub struct Review {
     pub suspect: bool,
 }
 
-/// Keeps leases alive, over a connection of its own.
+/// A worker's signs of life, over a connection of its own: they never stand behind the work of the store.
 #[async_trait]
-pub trait Heartbeat: Send {
+pub trait Heartbeat: Send + Sync {
     /// Extends leases by their duration from now. One state per lease, in order. Bounded by a third of the shortest
     /// lease; leases without an answer by then are [`LeaseState::Unknown`].
-    async fn extend(&mut self, leases: &[Lease]) -> Vec<LeaseState>;
+    async fn extend(&self, leases: &[Lease]) -> Vec<LeaseState>;
+
+    /// Puts a worker's entry into [`Bucket::Workers`], whatever is there; it lives for `ttl` from now.
+    async fn announce(&self, worker: &str, entry: Bytes, ttl: Duration) -> Result<()>;
 }
 
 /// What an extension found.

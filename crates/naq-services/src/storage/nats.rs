@@ -157,6 +157,15 @@ impl Shared {
         self.kv.clock().now().await.map_err(|failure| self.streams.error(operation, failure))
     }
 
+    /// The name of a bucket in which something is to be stored that lives so long.
+    fn bucket_for(&self, bucket: Bucket, ttl: Option<Duration>) -> String {
+        let name = self.names.bucket(bucket);
+        if let Some(ttl) = ttl {
+            self.sweeper.expect(&name, ttl);
+        }
+        name
+    }
+
     fn max_body(&self) -> usize {
         let server = self.connection.max_payload();
         let most = self.options.max_payload.map_or(server, |limit| limit.min(server));
@@ -338,8 +347,8 @@ impl Storage for NatsStorage {
 
     async fn kv_create(&self, bucket: Bucket, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<u64> {
         let shared = self.open("create key")?;
-        shared.sweeper.expect(ttl);
-        shared.kv.create(&shared.names.bucket(bucket), key, value, ttl).await
+        let bucket = shared.bucket_for(bucket, ttl);
+        shared.kv.create(&bucket, key, value, ttl).await
     }
 
     async fn kv_update(
@@ -351,8 +360,8 @@ impl Storage for NatsStorage {
         ttl: Option<Duration>,
     ) -> Result<u64> {
         let shared = self.open("update key")?;
-        shared.sweeper.expect(ttl);
-        shared.kv.update(&shared.names.bucket(bucket), key, value, revision, ttl).await
+        let bucket = shared.bucket_for(bucket, ttl);
+        shared.kv.update(&bucket, key, value, revision, ttl).await
     }
 
     async fn kv_delete(&self, bucket: Bucket, key: &str, revision: Option<u64>) -> Result<bool> {

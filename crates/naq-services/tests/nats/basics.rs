@@ -28,7 +28,7 @@ async fn a_job_is_enqueued_claimed_completed_and_awaited() {
         let claims = claim(&mut *consumer, 1).await;
         assert!(!claims[0].doubtful);
         assert_eq!(claims[0].address.priority, Priority::default());
-        let mut heartbeat = storage.open_heartbeat().await.unwrap();
+        let heartbeat = storage.open_heartbeat().await.unwrap();
         assert_eq!(heartbeat.extend(&[claims[0].lease.clone()]).await, [LeaseState::Held]);
         assert_eq!(storage.settle(vec![completed(&claims[0])]).await.pop().unwrap().unwrap(), Settled::Done);
         let result = waiting.await.unwrap().unwrap().expect("the result was pushed");

@@ -226,7 +226,7 @@ async fn an_extended_lease_outlives_its_length() {
         let storage = server.open().await;
         storage.enqueue(vec![pending(&job(generated(1)))]).await.pop().unwrap().unwrap();
         let claimed = claim_one(&*storage).await;
-        let mut heartbeat = storage.open_heartbeat().await.unwrap();
+        let heartbeat = storage.open_heartbeat().await.unwrap();
         let mut other = consumer(&*storage, "q").await;
         other.demand(demand(1));
         let until = tokio::time::Instant::now() + 2 * LEASE;

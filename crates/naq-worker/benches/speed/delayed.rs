@@ -21,7 +21,7 @@ const CHUNK: usize = 50_000;
 /// Until the jobs of the measurement are due; long enough to enqueue them.
 const LEAD: Duration = Duration::from_secs(2);
 const EVERY: Duration = Duration::from_millis(50);
-/// For a standby to read a million entries.
+/// For a scheduler to read a million entries.
 const WARM_UP: Duration = Duration::from_secs(300);
 /// Lock TTL (10 s) and 2 s.
 const TAKEOVER_S: f64 = 12.0;
@@ -45,6 +45,7 @@ pub(crate) async fn measure(
     }
     let mut runner = OtherProcess::start(Role::Runner, served.clone())?;
     let first = OtherProcess::start(Role::Scheduler, served.clone())?;
+    at_rest(&first).await?;
     ticks(service, 1).await?;
     runner.next_stamp().await.context("the first leader fires nothing")?;
     let second = OtherProcess::start(Role::Scheduler, served)?;
@@ -63,18 +64,7 @@ pub(crate) async fn measure(
         report.add(store, &what(&format!("{who}, resident memory")), gated, found);
     }
 
-    // A standby that has just started is still reading what waits, and could not lead before it has.
-    let begun = Instant::now();
-    let mut ran = second.ran()?;
-    loop {
-        tokio::time::sleep(LEAD).await;
-        let now = second.ran()?;
-        if now - ran < LEAD / 20 {
-            break;
-        }
-        ensure!(begun.elapsed() < WARM_UP, "the standby does not come to rest");
-        ran = now;
-    }
+    at_rest(&second).await?;
     // One job is due every 50 ms from before the kill until after the takeover.
     let ticking = usize::try_from(AFTER_KILL.as_millis() / EVERY.as_millis())?;
     ticks(service, ticking).await?;
@@ -91,6 +81,21 @@ pub(crate) async fn measure(
     report.add(store, &what("leader killed, until the next job starts"), gated, found);
     second.stop().await?;
     runner.stop().await
+}
+
+/// Waits until a scheduler's process uses its processor little: before, it is reading what waits, and cannot lead.
+async fn at_rest(scheduler: &OtherProcess) -> Result<()> {
+    let begun = Instant::now();
+    let mut ran = scheduler.ran()?;
+    loop {
+        tokio::time::sleep(LEAD).await;
+        let now = scheduler.ran()?;
+        if now - ran < LEAD / 20 {
+            return Ok(());
+        }
+        ensure!(begun.elapsed() < WARM_UP, "a scheduler does not come to rest");
+        ran = now;
+    }
 }
 
 /// Jobs that are due one after the other, and know when.

@@ -107,11 +107,15 @@ struct FaultyHeartbeat {
 
 #[async_trait]
 impl Heartbeat for FaultyHeartbeat {
-    async fn extend(&mut self, leases: &[Lease]) -> Vec<LeaseState> {
+    async fn extend(&self, leases: &[Lease]) -> Vec<LeaseState> {
         if self.mute.load(Ordering::SeqCst) {
             return vec![LeaseState::Unknown; leases.len()];
         }
         self.inner.extend(leases).await
+    }
+
+    async fn announce(&self, worker: &str, entry: Bytes, ttl: Duration) -> Result<()> {
+        self.inner.announce(worker, entry, ttl).await
     }
 }
 

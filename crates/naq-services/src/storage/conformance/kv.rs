@@ -76,6 +76,29 @@ pub(super) async fn a_stale_writer_conflicts(scene: Scene) -> Verdict {
     Ok(())
 }
 
+/// Catches: an announcement that asks what is there, or that outlives its worker.
+pub(super) async fn an_announcement_replaces_and_runs_out(scene: Scene) -> Verdict {
+    let (store, other) = scene.pair().await?;
+    let heartbeat = within(PATIENCE, "opening a heartbeat", store.open_heartbeat()).await??;
+    let mut watch = within(PATIENCE, "watching", other.kv_watch(Bucket::Workers, "")).await??;
+    for change in [KvChange::Restart, KvChange::Current] {
+        ensure_eq!(within(PATIENCE, "the watch", watch.next()).await?, change, "the watch of an empty bucket");
+    }
+    for entry in ["idle", "busy"] {
+        heartbeat.announce("w1", bytes(entry), 30 * TTL).await?;
+        ensure_eq!(value(&other, Bucket::Workers, "w1").await?, Some(bytes(entry)), "the entry");
+        match within(PATIENCE, "the watch", watch.next()).await? {
+            KvChange::Put(put) => ensure_eq!((put.key.as_str(), put.value), ("w1", bytes(entry)), "the change"),
+            change => return Err(Failure::new(format!("{change:?} instead of {entry}"))),
+        }
+    }
+    ensure!(other.kv_delete(Bucket::Workers, "w1", None).await?, "nothing was deleted");
+    heartbeat.announce("w1", bytes("again"), TTL).await?;
+    ensure_eq!(value(&other, Bucket::Workers, "w1").await?, Some(bytes("again")), "the entry after its removal");
+    let gone = async || Ok(value(&other, Bucket::Workers, "w1").await?.is_none());
+    eventually(TTL + PATIENCE, "the entry of a silent worker is gone", gone).await
+}
+
 /// Catches: two leaders.
 pub(super) async fn of_twenty_creates_of_a_key_one_wins(scene: Scene) -> Verdict {
     let stores = [scene.open().await?, scene.open().await?, scene.open().await?];

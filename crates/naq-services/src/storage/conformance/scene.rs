@@ -454,7 +454,7 @@ async fn beat(
     rounds: usize,
     every: Duration,
 ) -> Result<Vec<Vec<LeaseState>>, Failure> {
-    let mut heartbeat = within(PATIENCE, "opening a heartbeat", store.open_heartbeat()).await??;
+    let heartbeat = within(PATIENCE, "opening a heartbeat", store.open_heartbeat()).await??;
     let mut ticks = tokio::time::interval(every.max(Duration::from_millis(1)));
     let mut all = Vec::with_capacity(rounds);
     for _ in 0..rounds {

@@ -15,7 +15,7 @@ use naq_models::JobId;
 use super::{Shared, lease::Token, names::Names};
 use crate::{
     connection::{Outgoing, RequestFailure},
-    kv_stores,
+    kv_stores::{self, KvStoreService},
     storage::{Bucket, Heartbeat, Lease, LeaseState, Result, crash::crash_point},
     streams::{Delivery, StreamService, uptime},
 };
@@ -101,14 +101,10 @@ impl Shared {
         let bucket = self.names.bucket(Bucket::Control);
         let messages = deliveries
             .iter()
-            .map(|(id, delivered)| {
-                let mut headers = async_nats::HeaderMap::new();
-                headers.insert(kv_stores::TTL_MILLIS, EXCUSED_FOR.as_millis().to_string().as_str());
-                Outgoing {
-                    subject: kv_stores::subject(&bucket, &Names::hand_back_key(id)),
-                    headers: Some(headers),
-                    payload: delivered.to_string().into(),
-                }
+            .map(|(id, delivered)| Outgoing {
+                subject: kv_stores::subject(&bucket, &Names::hand_back_key(id)),
+                headers: Some(kv_stores::life(EXCUSED_FOR)),
+                payload: delivered.to_string().into(),
             })
             .collect();
         let answers = self.streams.publish_all(messages).await;
@@ -116,7 +112,6 @@ impl Shared {
         if failed > 0 {
             tracing::warn!(failed, "jobs are handed back without an excuse; they will be taken for suspects");
         }
-        self.sweeper.expect(Some(EXCUSED_FOR));
     }
 }
 
@@ -128,6 +123,7 @@ fn say(lease: &Lease, what: Bytes) -> Outgoing {
 #[derive(Debug)]
 pub(super) struct Beat {
     streams: StreamService,
+    kv: KvStoreService,
     shared: Arc<Shared>,
 }
 
@@ -135,7 +131,8 @@ impl Beat {
     pub(super) async fn open(shared: Arc<Shared>) -> Result<Self> {
         let name = format!("{} heartbeat", shared.options.connection.client_name);
         let connection = shared.connection.another(name).await?;
-        Ok(Self { streams: StreamService::new(connection), shared })
+        let streams = StreamService::new(connection);
+        Ok(Self { kv: shared.kv.over(streams.clone()), streams, shared })
     }
 
     /// Which of these jobs are still in their queues. Asked after the extension and with a bound of its own, because the
@@ -158,7 +155,7 @@ impl Beat {
 
 #[async_trait]
 impl Heartbeat for Beat {
-    async fn extend(&mut self, leases: &[Lease]) -> Vec<LeaseState> {
+    async fn extend(&self, leases: &[Lease]) -> Vec<LeaseState> {
         let Some(shortest) = leases.iter().map(|lease| lease.duration).min() else { return Vec::new() };
         let mut states: Vec<LeaseState> = leases
             .iter()
@@ -186,5 +183,9 @@ impl Heartbeat for Beat {
             }
         }
         states
+    }
+    async fn announce(&self, worker: &str, entry: Bytes, ttl: Duration) -> Result<()> {
+        let bucket = self.shared.bucket_for(Bucket::Workers, Some(ttl));
+        self.kv.replace(&bucket, worker, entry, ttl).await
     }
 }

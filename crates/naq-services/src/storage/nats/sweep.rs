@@ -1,7 +1,8 @@
 //! The sweep: removes what has expired where the server does not; and the cancels whose callers died, which it finishes.
 //!
 //! Invariant: work per call is bounded, and a call finds out without asking the server that nothing is due: each bucket is
-//! read through once a minute, or when something that this process stored has run out.
+//! read through once a minute, or when something that this process stored in it has run out; and never for more than a
+//! tenth of the time, because what has expired is gone for every reader anyway.
 
 use std::{
     collections::HashMap,
@@ -19,7 +20,7 @@ use crate::{
 
 /// Between two readings of a bucket, if nothing is known to expire before.
 const ROUND: Duration = Duration::from_secs(60);
-/// Between two readings of a bucket, however soon something expires.
+/// Between two readings of a bucket, however soon something expires and however fast it was read.
 const SHORTEST_ROUND: Duration = Duration::from_millis(100);
 /// Messages looked at in one call, per bucket.
 const LOOK: usize = 2000;
@@ -40,17 +41,27 @@ struct Rounds {
 #[derive(Debug, Clone, Copy)]
 struct Round {
     at: Instant,
+    /// Not before this, whatever expires.
+    rest: Instant,
+    /// When its first part was read.
+    begun: Instant,
     from: u64,
     soonest: Option<Instant>,
 }
 
+impl Round {
+    fn new(at: Instant, rest: Instant) -> Self {
+        Self { at, rest, begun: at, from: 1, soonest: None }
+    }
+}
+
 impl Sweeper {
-    /// Something was stored that lives so long.
-    pub(super) fn expect(&self, ttl: Option<Duration>) {
-        let Some(ttl) = ttl.filter(|ttl| *ttl < ROUND) else { return };
-        let end = Instant::now() + ttl;
-        for round in self.lock().buckets.values_mut() {
-            round.at = round.at.min(end);
+    /// Something was stored in a bucket that lives so long.
+    pub(super) fn expect(&self, bucket: &str, ttl: Duration) {
+        if ttl < ROUND
+            && let Some(round) = self.lock().buckets.get_mut(bucket)
+        {
+            round.at = round.at.min(Instant::now() + ttl).max(round.rest);
         }
     }
 
@@ -61,8 +72,8 @@ impl Sweeper {
     fn due(&self, bucket: &str) -> Option<Round> {
         let now = Instant::now();
         let mut rounds = self.lock();
-        let round = *rounds.buckets.entry(bucket.to_owned()).or_insert(Round { at: now, from: 1, soonest: None });
-        (round.at <= now).then_some(round)
+        let round = *rounds.buckets.entry(bucket.to_owned()).or_insert_with(|| Round::new(now, now));
+        (round.at <= now).then(|| if round.from == 1 { Round { begun: now, ..round } } else { round })
     }
 
     fn store(&self, bucket: &str, round: Round) {
@@ -124,8 +135,9 @@ impl Shared {
         let round = match next {
             Some(from) => Round { from, at: now, ..round },
             None => {
-                let at = round.soonest.unwrap_or(now + ROUND).clamp(now + SHORTEST_ROUND, now + ROUND);
-                Round { from: 1, at, soonest: None }
+                let rest = now + (9 * (now - round.begun)).clamp(SHORTEST_ROUND, ROUND);
+                let at = round.soonest.unwrap_or(now + ROUND).clamp(rest, now + ROUND);
+                Round::new(at, rest)
             }
         };
         self.sweeper.store(bucket, round);

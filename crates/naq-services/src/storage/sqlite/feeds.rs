@@ -11,6 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use naq_models::{JobId, Timestamp};
 use rusqlite::{Connection, params};
 use tokio::{
@@ -248,9 +249,15 @@ impl Drop for OwnWriter {
     }
 }
 
+impl SqliteHeartbeat {
+    fn commands(&self) -> &Arc<Commands> {
+        self.own.as_ref().map_or(&self.session.core.commands, |own| &own.commands)
+    }
+}
+
 #[async_trait]
 impl Heartbeat for SqliteHeartbeat {
-    async fn extend(&mut self, leases: &[Lease]) -> Vec<LeaseState> {
+    async fn extend(&self, leases: &[Lease]) -> Vec<LeaseState> {
         if leases.is_empty() {
             return Vec::new();
         }
@@ -258,8 +265,7 @@ impl Heartbeat for SqliteHeartbeat {
         let deadline = std::time::Instant::now() + patience;
         let unknown = vec![LeaseState::Unknown; leases.len()];
         let owned = leases.to_vec();
-        let commands = self.own.as_ref().map_or(&self.session.core.commands, |own| &own.commands);
-        let extension = self.session.call(commands, Commit::Soft, leases.len(), move |tx| {
+        let extension = self.session.call(self.commands(), Commit::Soft, leases.len(), move |tx| {
             // Too late is not at all: the caller has gone by what it was told.
             if std::time::Instant::now() >= deadline {
                 return Ok(vec![LeaseState::Unknown; owned.len()]);
@@ -275,5 +281,12 @@ impl Heartbeat for SqliteHeartbeat {
             }
             Err(_) => unknown,
         }
+    }
+    async fn announce(&self, worker: &str, entry: Bytes, ttl: Duration) -> Result<()> {
+        let worker = worker.to_owned();
+        let put = self
+            .session
+            .call(self.commands(), Commit::Soft, 1, move |tx| kv::put(tx, Bucket::Workers, &worker, &entry, Some(ttl)));
+        put.await.map_err(|refusal| self.session.explain("announce", refusal))
     }
 }
