@@ -1,4 +1,4 @@
-//! The data of naq: jobs, results, errors, states, retry policy, schedules and the wire format.
+//! The data of naq: jobs, results, errors, events, states, retry policy, schedules and the wire format.
 //!
 //! Invariant: everything here is a value or a pure function. No I/O, no async runtime, no clock and no randomness: the
 //! current time and jitter are arguments, so that every rule can be tested as a table or a property.
@@ -8,6 +8,7 @@
 
 pub mod duration;
 pub mod error;
+pub mod event;
 pub mod id;
 pub mod job;
 pub mod json;
@@ -21,6 +22,7 @@ pub mod unique;
 pub mod wire;
 
 pub use error::{JobError, error_type};
+pub use event::{Event, EventDetails, EventFilter, EventId, EventType};
 pub use id::{JobId, NameError, Priority, QueueName, ScheduleId};
 pub use job::{Job, OnDependencyFailure, Unique, UniqueWhile};
 pub use json::RawJson;
