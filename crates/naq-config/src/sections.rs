@@ -225,7 +225,7 @@ impl Default for SchedulerConfig {
 pub struct EventsConfig {
     /// Whether events are recorded.
     pub enabled: bool,
-    /// Events per write.
+    /// So many waiting events are written at once.
     pub batch_size: u32,
     /// The longest time that an event waits for its batch to fill.
     #[serde(with = "serde_forms::duration")]

@@ -13,6 +13,7 @@ use naq_config::{JobSerializer, NaqConfig, PAYLOAD_HEADROOM, QueuesConfig};
 use naq_models::{QueueName, WireFormat};
 
 use crate::{
+    EventHook,
     new_job::JobDefaults,
     storage::{QueueOptions, SharedStorage, StorageInfo},
 };
@@ -27,6 +28,7 @@ mod purge;
 mod queue;
 mod result;
 mod sight;
+mod tell;
 mod unique;
 
 pub use change::CancelOutcome;
@@ -114,13 +116,27 @@ pub struct JobService {
 struct Inner {
     storage: SharedStorage,
     settings: JobSettings,
+    events: EventHook,
 }
 
 impl JobService {
-    /// A service over a store.
+    /// A service over a store, which tells nobody what happens.
     #[must_use]
     pub fn new(storage: SharedStorage, settings: JobSettings) -> Self {
-        Self { inner: Arc::new(Inner { storage, settings }) }
+        Self { inner: Arc::new(Inner { storage, settings, events: EventHook::silent() }) }
+    }
+
+    /// The same service, telling what happens.
+    #[must_use]
+    pub fn with_events(&self, events: EventHook) -> Self {
+        let Inner { storage, settings, .. } = &*self.inner;
+        Self { inner: Arc::new(Inner { storage: Arc::clone(storage), settings: settings.clone(), events }) }
+    }
+
+    /// Where it tells what happens.
+    #[must_use]
+    pub fn events(&self) -> &EventHook {
+        &self.inner.events
     }
 
     /// The store.

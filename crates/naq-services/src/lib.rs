@@ -12,6 +12,7 @@ mod call_error;
 #[cfg(feature = "nats")]
 pub mod connection;
 pub mod context;
+pub mod events;
 pub mod failure;
 pub mod handle;
 pub mod jobs;
@@ -30,6 +31,7 @@ pub mod streams;
 
 pub use call_error::CallError;
 pub use context::{CancellationToken, FromContext, JobContext, State, States};
+pub use events::{AsyncJobEventLogger, EventHook, EventProcessor, EventService, EventSink};
 pub use failure::{Failure, IntoFailure, JobFailure};
 pub use handle::{JobHandle, ResultError, ResultErrorKind};
 pub use jobs::{JobService, JobServiceError, JobServiceErrorKind, JobSettings, Receipt};

@@ -19,7 +19,7 @@ use naq_config::{ChosenBy, LoadedConfig, NaqConfig, NoStateDirectory, StoreChoic
 use tokio::sync::OnceCell;
 
 use crate::{
-    JobService, JobSettings, SchedulerService, StorageError, StorageErrorKind, open::open_choice,
+    EventService, JobService, JobSettings, SchedulerService, StorageError, StorageErrorKind, open::open_choice,
     storage::SharedStorage,
 };
 #[cfg(feature = "nats")]
@@ -245,6 +245,14 @@ impl ServiceManager {
         Ok(JobService::clone(&*self.get::<JobService>().await?))
     }
 
+    /// Events.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn events(&self) -> Result<Arc<EventService>, ServiceError> {
+        self.get::<EventService>().await
+    }
+
     /// Recurring jobs.
     ///
     /// # Errors
@@ -343,7 +351,8 @@ impl Service for JobService {
     const NAME: &'static str = "job service";
 
     async fn build(manager: &ServiceManager) -> Result<Self, ServiceError> {
-        Ok(Self::new(manager.storage().await?, JobSettings::from(&**manager.config())))
+        let events = manager.events().await?.hook().clone();
+        Ok(Self::new(manager.storage().await?, JobSettings::from(&**manager.config())).with_events(events))
     }
 }
 

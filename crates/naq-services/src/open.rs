@@ -5,13 +5,15 @@
 
 use naq_config::{ChosenBy, NaqConfig, StoreChoice, StoreUrl};
 
+#[cfg(any(feature = "sqlite", feature = "nats"))]
+use crate::storage::EventRetention;
 #[cfg(feature = "sqlite")]
 use crate::storage::sqlite::{self, SqliteOptions};
 use crate::storage::{SharedStorage, StorageError};
 #[cfg(feature = "nats")]
 use crate::{
     connection::{Auth, ConnectionOptions, Tls},
-    storage::nats::{self, NatsOptions},
+    storage::nats::{self, EventStream, NatsOptions},
 };
 
 /// Opens the store at a URL with the settings of a configuration.
@@ -49,6 +51,12 @@ pub async fn open_choice(choice: &StoreChoice, config: &NaqConfig) -> Result<Sha
     }
 }
 
+/// How long a configuration says to keep events.
+#[cfg(any(feature = "sqlite", feature = "nats"))]
+fn retention(config: &NaqConfig) -> EventRetention {
+    EventRetention { max_age: config.events.stream.max_age, max_bytes: config.events.stream.max_bytes.0 }
+}
+
 /// The headroom of `serialization.max_payload` is for what surrounds a job.
 #[cfg(any(feature = "sqlite", feature = "nats"))]
 fn max_payload(config: &NaqConfig) -> usize {
@@ -81,7 +89,7 @@ fn configured(options: SqliteOptions, config: &NaqConfig) -> SqliteOptions {
         naq_config::Synchronous::Full => sqlite::Synchronous::Full,
         naq_config::Synchronous::Normal => sqlite::Synchronous::Normal,
     };
-    SqliteOptions { synchronous, max_body: max_payload(config), ..options }
+    SqliteOptions { synchronous, max_body: max_payload(config), events: retention(config), ..options }
 }
 
 #[cfg(feature = "nats")]
@@ -92,8 +100,23 @@ pub(crate) fn nats_options(servers: &[naq_config::ServerUrl], config: &NaqConfig
         replicas: usize::from(config.nats.replicas),
         compress: config.serialization.compression == naq_config::Compression::S2,
         default_lease: config.queues.ack_wait,
+        events: EventStream {
+            name: event_stream_name(config),
+            retention: retention(config),
+            replicas: usize::from(config.events.stream.replicas),
+        },
         max_payload: Some(max_payload(config)),
     }
+}
+
+/// Two prefixes on one account cannot share a stream: one other than the default has its own.
+#[cfg(feature = "nats")]
+fn event_stream_name(config: &NaqConfig) -> String {
+    let (name, default) = (&config.events.stream.name, NaqConfig::default());
+    if *name == default.events.stream.name && config.queues.prefix != default.queues.prefix {
+        return format!("{}_job_events", config.queues.prefix);
+    }
+    name.clone()
 }
 
 /// How a configuration says to reach these servers.

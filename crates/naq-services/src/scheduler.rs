@@ -8,8 +8,8 @@
 
 use bytes::Bytes;
 use naq_models::{
-    JobId, OnConflict, Schedule, ScheduleDefinition, ScheduleError, ScheduleId, ScheduleRecord, ScheduleStatus,
-    Timestamp,
+    EventType, JobId, OnConflict, Schedule, ScheduleDefinition, ScheduleError, ScheduleId, ScheduleRecord,
+    ScheduleStatus, Timestamp,
     schedule::{Refused, Upsert},
 };
 use serde::Serialize;
@@ -23,6 +23,7 @@ use crate::{
 mod declared;
 mod error;
 mod firing;
+mod tell;
 mod view;
 
 pub use declared::{Declared, DeclaredOutcome};
@@ -187,7 +188,9 @@ impl SchedulerService {
             let store = (existing != Some(&next)).then(|| next.clone());
             Ok((store, Upserted { outcome, record: next }))
         };
-        self.change(id, "define", upsert).await
+        let upserted = self.change(id, "define", upsert).await?;
+        self.tell_defined(upserted.outcome, &upserted.record);
+        Ok(upserted)
     }
 
     /// Defines the schedule of a job. Its id is the one that the job was given (`job_id`); without one it is made of the
@@ -240,7 +243,8 @@ impl SchedulerService {
     /// # Errors
     /// [`SchedulerServiceErrorKind::NotFound`]; [`SchedulerServiceErrorKind::Conflict`] if it has ended.
     pub async fn pause(&self, id: &ScheduleId) -> Result<Changed> {
-        self.act(id, "pause", |record, now| record.pause(now)).await
+        let changed = self.act(id, "pause", |record, now| record.pause(now)).await;
+        self.tell_changed(EventType::SchedulePaused, changed)
     }
 
     /// Lets a paused schedule go on. What was due meanwhile is not made up for.
@@ -248,7 +252,8 @@ impl SchedulerService {
     /// # Errors
     /// As [`pause`](Self::pause).
     pub async fn resume(&self, id: &ScheduleId) -> Result<Changed> {
-        self.act(id, "resume", |record, now| record.resume(now)).await
+        let changed = self.act(id, "resume", |record, now| record.resume(now)).await;
+        self.tell_changed(EventType::ScheduleResumed, changed)
     }
 
     /// Gives a schedule another definition. What the timing keeps of its past is said at
@@ -259,7 +264,8 @@ impl SchedulerService {
     /// could not be enqueued.
     pub async fn modify(&self, id: &ScheduleId, definition: ScheduleDefinition) -> Result<Changed> {
         self.check(id, &definition)?;
-        self.act(id, "modify", |record, now| record.modify(definition.clone(), now)).await
+        let changed = self.act(id, "modify", |record, now| record.modify(definition.clone(), now)).await;
+        self.tell_changed(EventType::ScheduleModified, changed)
     }
 
     /// Ends a schedule for good. Runs that are in their queue go on; those that are not yet do not come. Its record
@@ -268,7 +274,8 @@ impl SchedulerService {
     /// # Errors
     /// [`SchedulerServiceErrorKind::NotFound`].
     pub async fn cancel(&self, id: &ScheduleId) -> Result<Changed> {
-        self.act(id, "cancel", |record, now| Ok(record.cancel(now))).await
+        let changed = self.act(id, "cancel", |record, now| Ok(record.cancel(now))).await;
+        self.tell_changed(EventType::ScheduleCancelled, changed)
     }
 
     /// Starts an extra run now, beside the timing; also of a paused or completed schedule. The run is recorded first and

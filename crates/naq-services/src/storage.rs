@@ -20,6 +20,7 @@ mod consumer;
 pub mod crash;
 mod entry;
 mod error;
+mod event_log;
 mod kv;
 #[cfg(feature = "nats")]
 pub mod nats;
@@ -37,6 +38,7 @@ pub use entry::{
     DueEntry, DueFeed, Enqueued, Entry, ListFilter, ListPage, QueueStats, ScheduledEntry, Sighting, WaitingEntry,
 };
 pub use error::{StorageError, StorageErrorKind};
+pub use event_log::{EventBatch, EventBounds, EventFeed, EventPage, EventRange, EventRetention, StoredEvents};
 pub use kv::{Bucket, KvChange, KvEntry, KvWatch};
 pub use result_feed::{ResultFeed, ResultNews};
 pub use settlement::{
@@ -189,13 +191,28 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
     /// Opens a feed of results, to follow many at once. It follows nothing yet.
     async fn open_result_feed(&self) -> Result<Box<dyn ResultFeed>>;
 
-    /// Removes what has expired (results, key-value entries), at most `limit` items; returns how many. The scheduler's
+    /// Removes what has expired (results, key-value entries, events), at most about `limit` items; returns how many. The scheduler's
     /// leader calls it; cheap when there is nothing to do.
     async fn sweep(&self, limit: usize) -> Result<usize>;
 
     /// Finishes, or takes back, each [`end`](Self::end) whose caller died on the way, at most `limit`; returns how many.
     /// The scheduler's leader calls it every few seconds. Nothing to do for a store that ends jobs in one transaction.
     async fn finish_orphans(&self, limit: usize) -> Result<usize>;
+
+    // ---- Events ----------------------------------------------------------------------------------------------
+
+    /// Adds batches of events to the log, in order, all or none where the store can. Need not survive a power cut.
+    /// Never stands in the way of jobs for long: at most one call at a time comes from one process.
+    async fn append_events(&self, batches: Vec<EventBatch>) -> Result<()>;
+
+    /// One page of the log.
+    async fn read_events(&self, range: &EventRange) -> Result<EventPage>;
+
+    /// What of the log is kept.
+    async fn event_bounds(&self) -> Result<EventBounds>;
+
+    /// Follows the log from a position on: what comes after it, first what is there.
+    async fn tail_events(&self, after: u64) -> Result<Box<dyn EventFeed>>;
 
     // ---- Key-value -------------------------------------------------------------------------------------------
 

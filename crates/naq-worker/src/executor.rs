@@ -213,18 +213,21 @@ fn start<'a>(shared: &Shared, held: &'a Held, job: Job, traces: Traces) -> Step<
         return ControlFlow::Break(Ending::Forget(traces));
     }
     let granted = shared.options.max_job_duration.map_or(job.timeout, |limit| limit.min(job.timeout));
+    let now = BootTime::now();
     let run = held.start(Run {
         log: JobLog::start(&job, &shared.worker_id),
         job: Arc::new(job),
         token: CancellationToken::new(),
         started_at: shared.clock.now(),
-        deadline: BootTime::now().plus(granted),
+        begun: now,
+        deadline: now.plus(granted),
         traces,
     });
     // An intent that arrived before the start was recorded found nobody to tell.
     if shared.controls.is_cancelled(held.id()) {
         held.stop(StopReason::Cancelled);
     }
+    shared.tell_attempt(run);
     let context = JobContext::new(
         Arc::clone(&run.job),
         Arc::clone(&shared.worker_id),
@@ -367,6 +370,7 @@ pub(crate) async fn hand_back(shared: &Shared, released: &[Arc<Held>], traces: T
     match shared.storage.hand_back(leases).await {
         Ok(()) => {
             shared.tally.handed_back.fetch_add(released.len() as u64, Ordering::Relaxed);
+            shared.tell_handed_back(released);
         }
         Err(error) => tracing::warn!(jobs = released.len(), %error, "jobs could not be handed back"),
     }

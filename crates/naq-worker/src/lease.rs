@@ -68,6 +68,7 @@ pub(crate) struct Run {
     pub(crate) job: Arc<Job>,
     pub(crate) token: CancellationToken,
     pub(crate) started_at: Timestamp,
+    pub(crate) begun: BootTime,
     pub(crate) deadline: BootTime,
     /// What its settlement has to clear away.
     pub(crate) traces: Traces,
@@ -314,6 +315,7 @@ pub(crate) mod tests {
             job: Arc::new(job),
             token: CancellationToken::new(),
             started_at: Timestamp::EPOCH,
+            begun: BootTime::from_nanos(0),
             deadline: now.plus(timeout),
             traces: Traces::default(),
         });
@@ -378,6 +380,7 @@ pub(crate) mod tests {
             job: Arc::new(job),
             token: CancellationToken::new(),
             started_at: Timestamp::EPOCH,
+            begun: BootTime::from_nanos(0),
             deadline: at(1),
             traces: Traces::default(),
         });

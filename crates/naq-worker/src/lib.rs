@@ -35,6 +35,7 @@ mod settlement;
 mod shared;
 mod shutdown;
 mod suspects;
+mod tell;
 
 pub use handler::{ErasedHandler, HandlerRegistry};
 #[doc(hidden)]

@@ -27,7 +27,7 @@ const REFRESH: Duration = Duration::from_secs(2);
 /// What of the entry does not change.
 pub(crate) struct Identity {
     name: Option<String>,
-    host: String,
+    pub(crate) host: String,
     started_at: Timestamp,
 }
 
@@ -57,6 +57,7 @@ impl Presence {
     /// Keeps the entry until `stop` asks to stop now, then removes it.
     pub(crate) async fn keep(self, shared: &Shared, heartbeat: &dyn Heartbeat) {
         let Self { identity, mut stage, stop, kept: _kept } = self;
+        shared.tell_started(&identity);
         let mut ticks = interval(REFRESH.min(shared.options.heartbeat_interval));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut written: Option<(Instant, WorkerInfo)> = None;
@@ -77,7 +78,11 @@ impl Presence {
             }
             let entry = Bytes::from(serde_json::to_vec(&info).expect("an entry holds only strings and numbers"));
             match heartbeat.announce(&shared.worker_id, entry, shared.options.ttl).await {
-                Ok(()) => written = Some((Instant::now(), info)),
+                Ok(()) => {
+                    let before = written.as_ref().map(|(_, before)| before.status);
+                    shared.tell_alive(before, info.status);
+                    written = Some((Instant::now(), info));
+                }
                 Err(error) => tracing::warn!(%error, "the worker's entry could not be written"),
             }
         }

@@ -143,6 +143,7 @@ impl Recurring<'_> {
             Err(error) => {
                 let cause = &error as &dyn std::error::Error;
                 tracing::warn!(schedule = %id, error = cause, "a schedule could not be moved on; it is tried again");
+                self.service.tell_error(&id, &error);
                 Turn::Lost
             }
         }

@@ -8,9 +8,9 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use naq_models::{Timestamp, WireFormat};
+use naq_models::{EventType, Timestamp, WireFormat};
 use naq_services::{
-    JobService, JobServiceError, JobSettings, SchedulerService, SchedulerServiceError, StorageError,
+    EventHook, JobService, JobServiceError, JobSettings, SchedulerService, SchedulerServiceError, StorageError,
     storage::{DueEntry, DueFeed, Promoted, SharedStorage, WaitingEntry},
 };
 use tokio::{sync::mpsc, time::sleep};
@@ -113,6 +113,20 @@ impl Scheduler {
         Self { storage, options, format, candidate, schedules }
     }
 
+    /// The same scheduler, telling what happens.
+    #[must_use]
+    pub fn with_events(mut self, events: EventHook) -> Self {
+        self.schedules = SchedulerService::new(self.schedules.jobs().with_events(events));
+        self
+    }
+
+    fn tell_leader(&self, event_type: EventType) {
+        self.schedules.jobs().events().emit(event_type, |mut event| {
+            event.worker_id = Some(self.candidate.holder.as_str().into());
+            event
+        });
+    }
+
     /// Runs until it is asked to stop. Both steps of `shutdown` mean the same here: it stops at once, as moves that are cut
     /// off are finished by the next leader.
     ///
@@ -153,7 +167,9 @@ impl Scheduler {
         };
         let Some(mut term) = acquired.map_err(SchedulerError::Store)? else { return Ok(Left::Asked) };
         tracing::info!(holder = self.candidate.holder, term = term.number, "leads the scheduler");
+        self.tell_leader(EventType::LeaderElected);
         let left = self.lead_all(&mut term, &mut *feed, stop).await;
+        self.tell_leader(EventType::LeaderLost);
         if !matches!(left, Ok(Left::Deposed)) {
             self.candidate.resign(term).await;
         }

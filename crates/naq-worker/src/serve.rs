@@ -72,6 +72,7 @@ struct Running {
     /// Fires when a burst has nothing left to do.
     burst_over: CancellationToken,
     heartbeat: Beating,
+    started: BootTime,
 }
 
 /// What the serving loop reacts to.
@@ -100,6 +101,7 @@ impl Running {
             concurrency: worker.concurrency,
             clock,
             settler,
+            events: worker.events,
         }));
         let watch = ControlWatch::open(&*shared.storage, &shared.controls, &shared.leases)
             .await
@@ -129,6 +131,7 @@ impl Running {
             hand_backs: JoinSet::new(),
             burst_over: CancellationToken::new(),
             heartbeat,
+            started: BootTime::now(),
             shared,
         };
         // It ends with an error, by being dropped.
@@ -169,7 +172,8 @@ impl Running {
         if let Some(options) = self.shared.options.scheduler.clone() {
             let (shared, stop) = (Arc::clone(&self.shared), self.stop_services.clone());
             let holder = shared.worker_id.to_string();
-            let scheduler = Scheduler::new(shared.storage.clone(), holder, options, shared.options.wire_format);
+            let scheduler = Scheduler::new(shared.storage.clone(), holder, options, shared.options.wire_format)
+                .with_events(shared.events.clone());
             self.services.spawn(async move {
                 if let Err(error) = scheduler.run(&stop).await {
                     shared.fail(WorkerError::Scheduler(error));
@@ -339,6 +343,7 @@ impl Running {
         self.shared.tally.unsettled.fetch_add(unsettled as u64, Ordering::Relaxed);
         let report = self.shared.tally.report();
         tracing::info!(?report, "stopped");
+        self.shared.tell_stopped(self.started);
         self.shared.error().map_or(Ok(report), Err)
     }
 

@@ -58,11 +58,12 @@ pub(crate) struct Finished {
     /// What failed for good is tried once more, as a dead letter.
     refused: bool,
     bytes: Option<OwnedSemaphorePermit>,
+    at: BootTime,
 }
 
 impl Finished {
     pub(crate) fn new(held: Arc<Held>, action: Action, traces: Traces, outcome: Outcome) -> Self {
-        Self { held, action, traces, outcome, refused: false, bytes: None }
+        Self { held, action, traces, outcome, refused: false, bytes: None, at: BootTime::now() }
     }
 }
 
@@ -203,10 +204,24 @@ async fn settle(shared: &Shared, batch: Vec<Finished>) -> Call {
     }
     ended.extend(given_up.into_iter().map(|finished| (finished, Some(Settled::LeaseLost))));
     shared.leases.remove(ended.iter().map(|(finished, _)| &finished.held));
+    tell(shared, &ended);
     for (finished, settled) in &ended {
         count(shared, finished, *settled).await;
     }
     Call { settled: total - failed.len(), failed }
+}
+
+/// Tells what became of the jobs of a batch.
+fn tell(shared: &Shared, ended: &[(Finished, Option<Settled>)]) {
+    shared.events.emit_all(|| {
+        let mut events = Vec::with_capacity(ended.len());
+        for (finished, settled) in ended {
+            if *settled == Some(Settled::Done) {
+                shared.settled(&finished.held, &finished.action, finished.outcome, finished.at, &mut events);
+            }
+        }
+        events
+    });
 }
 
 fn may_write(finished: &Finished, now: BootTime) -> bool {

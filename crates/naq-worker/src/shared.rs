@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use naq_services::{context::States, storage::SharedStorage};
+use naq_services::{EventHook, context::States, storage::SharedStorage};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) suspects: Suspects,
     pub(crate) tally: Tally,
     pub(crate) settler: Settler,
+    pub(crate) events: EventHook,
     /// The largest body that the store takes, in bytes.
     pub(crate) max_body: usize,
     intake: Mutex<Intake>,
@@ -63,11 +64,13 @@ pub(crate) struct Parts {
     pub(crate) concurrency: usize,
     pub(crate) clock: StoreClock,
     pub(crate) settler: Settler,
+    pub(crate) events: EventHook,
 }
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { storage, worker_id, handlers, states, options, queues, concurrency, clock, settler } = parts;
+        let Parts { storage, worker_id, handlers, states, options, queues, concurrency, clock, settler, events } =
+            parts;
         let shares: Vec<_> = queues
             .iter()
             .map(|queue| (queue.lease.unwrap_or(options.lease), queue.weight.map(std::num::NonZeroU32::get)))
@@ -93,6 +96,7 @@ impl Shared {
             concurrency,
             clock,
             settler,
+            events,
         }
     }
 
@@ -161,6 +165,7 @@ impl Shared {
     /// Ends the worker with an error. The first one stays.
     pub(crate) fn fail(&self, error: WorkerError) {
         tracing::error!(error = &error as &dyn std::error::Error, "the worker cannot go on");
+        self.tell_error(&error);
         // Only the first is reported; the others follow from it.
         self.fatal.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.failed.cancel();

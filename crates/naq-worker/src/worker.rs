@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, fmt, io, sync::Arc, thread, time::Duration};
 
 use naq_models::{Job, JobId, QueueName, RawJson, Timestamp, wire};
-use naq_services::{StorageError, context::States, storage::SharedStorage};
+use naq_services::{EventHook, StorageError, context::States, storage::SharedStorage};
 use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
@@ -35,6 +35,7 @@ pub struct Worker {
     pub(crate) handlers: HandlerRegistry,
     pub(crate) states: Arc<States>,
     pub(crate) options: WorkerOptions,
+    pub(crate) events: EventHook,
 }
 
 impl fmt::Debug for Worker {
@@ -60,6 +61,7 @@ pub struct WorkerBuilder {
     duplicate: Option<DuplicateHandler>,
     states: States,
     options: WorkerOptions,
+    events: EventHook,
 }
 
 /// Why a worker cannot be built.
@@ -169,6 +171,7 @@ impl Worker {
             duplicate: None,
             states: States::default(),
             options: WorkerOptions::default(),
+            events: EventHook::silent(),
         }
     }
 
@@ -309,6 +312,12 @@ impl WorkerBuilder {
         self
     }
 
+    /// Where to tell what happens; nobody hears of it if not called.
+    pub fn events(mut self, events: EventHook) -> Self {
+        self.events = events;
+        self
+    }
+
     /// Checks what was said and builds the worker.
     ///
     /// # Errors
@@ -330,6 +339,7 @@ impl WorkerBuilder {
             handlers: self.handlers,
             states: Arc::new(self.states),
             options: self.options,
+            events: self.events,
         })
     }
 

@@ -15,13 +15,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use naq_models::{JobId, JobStatus, QueueName, Timestamp};
 use naq_services::storage::{
-    Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, Finding, Heartbeat, KvEntry,
-    KvWatch, Lease, ListFilter, ListPage, Promoted, Promotion, QueueStats, Result, ResultFeed, Review, ScheduledEntry,
-    Settled, Settlement, Severity, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
+    Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, EventBatch, EventBounds,
+    EventFeed, EventPage, EventRange, Finding, Heartbeat, KvEntry, KvWatch, Lease, ListFilter, ListPage, Promoted,
+    Promotion, QueueStats, Result, ResultFeed, Review, ScheduledEntry, Settled, Settlement, Severity, Sighting,
+    Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
 };
 
 use super::{
     consumer::{MemoryConsumer, MemoryHeartbeat},
+    event_log::MemoryEventFeed,
     feeds::{MemoryDueFeed, MemoryResultFeed, MemoryWatch},
     state::{Kept, MAX_BODY, Queued, Shared, State},
 };
@@ -285,6 +287,23 @@ impl Storage for MemoryStorage {
     async fn finish_orphans(&self, _limit: usize) -> Result<usize> {
         // Every end happens at once.
         Ok(0)
+    }
+
+    async fn append_events(&self, batches: Vec<EventBatch>) -> Result<()> {
+        self.open("append_events")?.change(|state| state.events.append(batches));
+        Ok(())
+    }
+
+    async fn read_events(&self, range: &EventRange) -> Result<EventPage> {
+        Ok(self.open("read_events")?.look().events.read(range))
+    }
+
+    async fn event_bounds(&self) -> Result<EventBounds> {
+        Ok(self.open("event_bounds")?.look().events.bounds())
+    }
+
+    async fn tail_events(&self, after: u64) -> Result<Box<dyn EventFeed>> {
+        Ok(Box::new(MemoryEventFeed::new(Arc::clone(self.open("tail_events")?), after)))
     }
 
     async fn kv_get(&self, bucket: Bucket, key: &str) -> Result<Option<KvEntry>> {

@@ -16,6 +16,7 @@ use naq_services::storage::{
 
 mod backend;
 mod consumer;
+mod event_log;
 mod feeds;
 mod state;
 

@@ -21,6 +21,8 @@ use tokio::{
     time::Instant,
 };
 
+use super::event_log::EventLog;
+
 /// The largest body, in bytes.
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
 
@@ -100,6 +102,7 @@ pub(crate) struct State {
     pub(crate) dead: BTreeMap<JobId, DeadLetter>,
     pub(crate) results: BTreeMap<JobId, Kept>,
     buckets: HashMap<Bucket, BTreeMap<String, Slot>>,
+    pub(crate) events: EventLog,
 }
 
 fn bounded(operation: &'static str, body: &Bytes) -> Result<()> {

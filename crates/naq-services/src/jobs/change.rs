@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use naq_models::{
-    Address, DecodeError, Job, JobError, JobId, JobResult, JobStatus, Priority, RawJson, Timestamp, WireFormat,
-    error_type, wire,
+    Address, DecodeError, EventType, Job, JobError, JobId, JobResult, JobStatus, Priority, RawJson, Timestamp,
+    WireFormat, error_type, wire,
 };
 use serde::Serialize;
 
@@ -63,8 +63,13 @@ impl JobService {
         }
         let ending =
             self.cancellation(newest, error_type, reason).await?.expect("what is not terminal is queued or scheduled");
+        let queue = ending.address.queue.clone();
         match self.storage().end(ending).await {
-            Ok(Ended::Done) => Ok(CancelOutcome::Cancelled { was }),
+            Ok(Ended::Done) => {
+                let error = JobError::new(error_type, reason, Timestamp::EPOCH);
+                self.tell_cancelled([(id.clone(), queue)], &error);
+                Ok(CancelOutcome::Cancelled { was })
+            }
             Ok(Ended::AlreadyEnded) => match self.find(id).await {
                 Ok(trace) => Ok(CancelOutcome::AlreadyEnded {
                     status: Some(trace.status()).filter(|status| status.is_terminal()),
@@ -137,7 +142,10 @@ impl JobService {
             let moved = self.sized_entry(&job, entry.status)?;
             let receipt = receipt(&moved);
             match self.storage().reschedule(moved, entry.revision).await {
-                Ok(()) => return Ok(receipt),
+                Ok(()) => {
+                    self.tell_changed(EventType::Rescheduled, &receipt, Some(time));
+                    return Ok(receipt);
+                }
                 Err(source) if source.kind() == crate::StorageErrorKind::Conflict => {}
                 Err(source) => return Err(JobServiceError::storage(format!("cannot reschedule job {id}"), source)),
             }
@@ -181,7 +189,10 @@ impl JobService {
         self.take_for_new_life(&job).await?;
         let receipt = receipt(&entry);
         match self.storage().requeue(entry).await {
-            Ok(Enqueued::Stored) => Ok(receipt),
+            Ok(Enqueued::Stored) => {
+                self.tell_changed(EventType::Requeued, &receipt, None);
+                Ok(receipt)
+            }
             Ok(Enqueued::Duplicate) => Ok(duplicate_receipt(&self.find(&id).await?)),
             Err(source) => Err(JobServiceError::storage(format!("cannot retry job {id}"), source)),
         }

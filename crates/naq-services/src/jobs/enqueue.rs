@@ -196,6 +196,7 @@ impl JobService {
                 Ok((receipt(entry), copy))
             })
             .collect();
+        let to_tell = self.to_tell(&batch);
         let entries: Vec<Entry> = batch.into_iter().filter_map(Result::ok).collect();
         let stored = if entries.is_empty() { Vec::new() } else { self.storage().enqueue(entries).await };
         let mut stored = stored.into_iter();
@@ -224,6 +225,7 @@ impl JobService {
                 }
             }
         }
+        self.tell_stored(to_tell, &outcomes);
         outcomes
     }
 
@@ -254,7 +256,7 @@ impl JobService {
     }
 
     /// The time for ids and `enqueued_at`: the host's, unless a test moves the store's.
-    fn host_time(&self) -> Timestamp {
+    pub(super) fn host_time(&self) -> Timestamp {
         self.storage().virtual_clock().map_or_else(host_time, |clock| clock.now())
     }
 

@@ -6,7 +6,8 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use naq_models::{
-    DecodeError, Job, JobError, JobId, JobResult, JobStatus, Priority, QueueName, Timestamp, error_type, wire,
+    DecodeError, EventType, Job, JobError, JobId, JobResult, JobStatus, Priority, QueueName, Timestamp, error_type,
+    wire,
 };
 
 use super::{JobService, JobServiceError, JobServiceErrorKind, Result, change::undecodable};
@@ -54,6 +55,7 @@ impl JobService {
         let purged = self.purge(queue, goal, consumer.as_mut()).await;
         let closed = consumer.close().await.map_err(failed);
         let purged = purged?;
+        self.tell_queue(EventType::QueuePurged, queue, Some(purged));
         closed.map(|()| purged)
     }
 
@@ -101,12 +103,13 @@ impl JobService {
                 }
             }
         }
-        let leases: Vec<Lease> = settlements.iter().map(|settlement| settlement.lease.clone()).collect();
-        let mut purged = 0;
+        let leases: Vec<(Lease, JobId)> =
+            settlements.iter().map(|settlement| (settlement.lease.clone(), settlement.address.id.clone())).collect();
+        let mut purged = Vec::new();
         let outcomes = self.storage().settle(settlements).await;
-        for (lease, outcome) in leases.into_iter().zip(outcomes) {
+        for ((lease, id), outcome) in leases.into_iter().zip(outcomes) {
             match outcome {
-                Ok(Settled::Done) => purged += 1,
+                Ok(Settled::Done) => purged.push(id),
                 Ok(Settled::AlreadyEnded | Settled::LeaseLost) => {}
                 Err(source) => {
                     back.push(lease);
@@ -117,7 +120,10 @@ impl JobService {
         if !back.is_empty() {
             self.storage().hand_back(back).await.map_err(failed)?;
         }
-        refused.map_or(Ok(purged), Err)
+        let count = purged.len() as u64;
+        let error = JobError::new(error_type::PURGED, format!("purged from queue {queue}"), now);
+        self.tell_cancelled(purged.into_iter().map(|id| (id, queue.clone())), &error);
+        refused.map_or(Ok(count), Err)
     }
 
     async fn purge_settlement(&self, claim: Claim, now: Timestamp) -> Result<Settlement> {

@@ -3,7 +3,7 @@
 //! Invariant: the pause flag is one key of the store (`pause.<queue>`); workers watch it, producers ignore it.
 
 use bytes::Bytes;
-use naq_models::{QueueName, Timestamp};
+use naq_models::{EventType, QueueName, Timestamp};
 use serde::Serialize;
 
 use super::{JobService, JobServiceError, Result};
@@ -104,7 +104,10 @@ impl JobService {
     /// If the store fails.
     pub async fn pause(&self, queue: &QueueName) -> Result<bool> {
         match self.storage().kv_create(Bucket::Control, &key(queue), Bytes::from_static(b"{}"), None).await {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                self.tell_queue(EventType::QueuePaused, queue, None);
+                Ok(true)
+            }
             Err(source) if source.kind() == StorageErrorKind::Conflict => Ok(false),
             Err(source) => Err(JobServiceError::storage(format!("cannot pause queue {queue}"), source)),
         }
@@ -116,7 +119,12 @@ impl JobService {
     /// If the store fails.
     pub async fn resume(&self, queue: &QueueName) -> Result<bool> {
         let removed = self.storage().kv_delete(Bucket::Control, &key(queue), None).await;
-        removed.map_err(|source| JobServiceError::storage(format!("cannot resume queue {queue}"), source))
+        let removed =
+            removed.map_err(|source| JobServiceError::storage(format!("cannot resume queue {queue}"), source))?;
+        if removed {
+            self.tell_queue(EventType::QueueResumed, queue, None);
+        }
+        Ok(removed)
     }
 
     /// Whether a queue is paused.

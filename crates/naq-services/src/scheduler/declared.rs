@@ -44,9 +44,15 @@ impl SchedulerService {
         let mut outcomes = Vec::with_capacity(declared.len());
         for (id, definition) in declared {
             self.check(id, definition)?;
-            let step =
-                |existing: Option<&ScheduleRecord>, now| Ok(declare(existing, id.clone(), definition.clone(), now));
-            outcomes.push((id.clone(), self.change(id, "define", step).await?));
+            let step = |existing: Option<&ScheduleRecord>, now| {
+                let (record, outcome) = declare(existing, id.clone(), definition.clone(), now);
+                Ok((record.clone(), (record, outcome)))
+            };
+            let (stored, outcome) = self.change(id, "define", step).await?;
+            if let (Some(record), DeclaredOutcome::Upserted(outcome)) = (&stored, &outcome) {
+                self.tell_defined(*outcome, record);
+            }
+            outcomes.push((id.clone(), outcome));
         }
         let undeclared = self.undeclared(declared).await?;
         let undeclared = undeclared.into_iter().filter(is_open).map(|record| record.id).collect();

@@ -87,11 +87,15 @@ impl SchedulerService {
             match outcome {
                 Ok(receipt) => {
                     tracing::debug!(schedule = %id, job = %receipt.job_id, duplicate = receipt.duplicate, "fired");
+                    if !receipt.duplicate {
+                        self.tell_fired(record, &receipt.job_id, *due);
+                    }
                     published.done.push(*due);
                 }
                 Err(error) if is_for_good(&error) => {
                     let cause = &error as &dyn std::error::Error;
                     tracing::error!(schedule = %id, %due, error = cause, "a run can never be enqueued and is left out");
+                    self.tell_error(id, &error);
                     published.done.push(*due);
                 }
                 Err(error) => published.trouble = Some(error),

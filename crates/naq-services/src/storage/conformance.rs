@@ -29,6 +29,7 @@ use futures_util::FutureExt;
 mod claim;
 mod ending;
 mod enqueue;
+mod events;
 mod failure;
 mod follow;
 mod kv;
@@ -269,6 +270,12 @@ macro_rules! __conformance_checks {
                 watchers_see_state_and_changes
                 watchers_see_keys_expire
                 dropping_a_watchs_next_loses_no_change;
+            events:
+                batches_come_back_in_order_and_byte_for_byte
+                reading_leaves_out_no_batch_in_range
+                a_batch_reaches_followers_within_200_ms
+                followers_begin_where_they_say_and_miss_nothing
+                positions_grow_over_connections;
             life:
                 the_clock_runs_like_the_hosts
                 a_healthy_store_has_no_errors

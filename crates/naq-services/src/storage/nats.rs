@@ -9,7 +9,7 @@
 use std::{
     collections::HashSet,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -18,9 +18,10 @@ use bytes::Bytes;
 use naq_models::{JobId, QueueName, Timestamp};
 
 use super::{
-    Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, Finding, Heartbeat, KvEntry,
-    KvWatch, Lease, ListFilter, ListPage, Promoted, Promotion, QueueStats, Result, ResultFeed, Review, ScheduledEntry,
-    Settled, Settlement, SharedStorage, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
+    Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, EventBatch, EventBounds,
+    EventFeed, EventPage, EventRange, EventRetention, Finding, Heartbeat, KvEntry, KvWatch, Lease, ListFilter,
+    ListPage, Promoted, Promotion, QueueStats, Result, ResultFeed, Review, ScheduledEntry, Settled, Settlement,
+    SharedStorage, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
 };
 pub use crate::connection::{Auth, ConnectionOptions, Tls};
 use crate::{connection::ConnectionService, kv_stores::KvStoreService, streams::StreamService};
@@ -30,6 +31,7 @@ mod dead;
 mod diagnose;
 mod due;
 mod enqueue;
+mod event_log;
 mod features;
 mod lease;
 mod list;
@@ -67,8 +69,28 @@ pub struct NatsOptions {
     pub compress: bool,
     /// The lease of a queue that no worker has served yet; a worker sets its own.
     pub default_lease: Duration,
+    /// Where events are kept, and how long.
+    pub events: EventStream,
     /// The largest job or result, in bytes, if it is to be less than what the server takes.
     pub max_payload: Option<usize>,
+}
+
+/// The stream of events. It is made when the first event is written or somebody follows events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventStream {
+    /// Its name; of its own for each prefix.
+    pub name: String,
+    /// Its limits; whoever writes events sets them.
+    pub retention: EventRetention,
+    /// Its copies if it is new; 1, 3 or 5.
+    pub replicas: usize,
+}
+
+impl Default for EventStream {
+    fn default() -> Self {
+        let name = naq_config::EventsConfig::default().stream.name;
+        Self { name, retention: EventRetention::default(), replicas: 1 }
+    }
 }
 
 impl Default for NatsOptions {
@@ -79,6 +101,7 @@ impl Default for NatsOptions {
             replicas: 1,
             compress: false,
             default_lease: Duration::from_secs(30),
+            events: EventStream::default(),
             max_payload: None,
         }
     }
@@ -126,6 +149,7 @@ pub async fn open_on(connection: ConnectionService, options: NatsOptions) -> Res
             due: due::Departures::default(),
             confirmations: lease::Confirmations::default(),
             sweeper: sweep::Sweeper::default(),
+            events_ready: AtomicBool::new(false),
         }),
     }))
 }
@@ -146,6 +170,8 @@ struct Shared {
     due: due::Departures,
     confirmations: lease::Confirmations,
     sweeper: sweep::Sweeper,
+    /// The stream of events was made or verified.
+    events_ready: AtomicBool,
 }
 
 impl Shared {
@@ -338,6 +364,22 @@ impl Storage for NatsStorage {
 
     async fn finish_orphans(&self, limit: usize) -> Result<usize> {
         self.open("finish orphans")?.finish_orphans(limit).await
+    }
+
+    async fn append_events(&self, batches: Vec<EventBatch>) -> Result<()> {
+        self.open("append events")?.append_events(batches).await
+    }
+
+    async fn read_events(&self, range: &EventRange) -> Result<EventPage> {
+        self.open("read events")?.read_events(range).await
+    }
+
+    async fn event_bounds(&self) -> Result<EventBounds> {
+        self.open("read events")?.event_bounds().await
+    }
+
+    async fn tail_events(&self, after: u64) -> Result<Box<dyn EventFeed>> {
+        Ok(Box::new(self.open("follow events")?.tail_events(after).await?))
     }
 
     async fn kv_get(&self, bucket: Bucket, key: &str) -> Result<Option<KvEntry>> {

@@ -16,15 +16,17 @@ use naq_models::{JobId, QueueName, Timestamp};
 use self::{
     clock::Clock,
     core::Session,
+    event_log::SqliteEventFeed,
     feeds::{SqliteDueFeed, SqliteHeartbeat, SqliteKvWatch, SqliteResultFeed},
     look::Cursor,
     writer::Commit,
 };
 use super::{
-    Action, Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, Finding, Heartbeat,
-    KvEntry, KvWatch, Lease, ListFilter, ListPage, Promoted, Promotion, QueueStats, Result, ResultFeed, ResultRecord,
-    Review, ScheduledEntry, Settled, Settlement, SharedStorage, Sighting, Storage, StorageError, StorageErrorKind,
-    StorageInfo, StoredResult, VirtualClock,
+    Action, Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, EventBatch, EventBounds,
+    EventFeed, EventPage, EventRange, EventRetention, Finding, Heartbeat, KvEntry, KvWatch, Lease, ListFilter,
+    ListPage, Promoted, Promotion, QueueStats, Result, ResultFeed, ResultRecord, Review, ScheduledEntry, Settled,
+    Settlement, SharedStorage, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
+    VirtualClock,
 };
 
 mod claims;
@@ -33,6 +35,7 @@ mod consumer;
 mod core;
 mod diagnose;
 mod error;
+mod event_log;
 mod feeds;
 mod inbox;
 mod jobs;
@@ -78,6 +81,8 @@ pub struct SqliteOptions {
     pub max_body: usize,
     /// How long a call waits while other processes write. 5 s by default.
     pub busy_timeout: Duration,
+    /// How long events are kept. A week and 1 GB by default.
+    pub events: EventRetention,
     /// Create the directories above the file; for default paths, not for those that people type.
     pub create_directories: bool,
 }
@@ -99,6 +104,7 @@ impl SqliteOptions {
             synchronous: Synchronous::default(),
             max_body: 1 << 20,
             busy_timeout: Duration::from_secs(5),
+            events: EventRetention::default(),
             create_directories: false,
         }
     }
@@ -133,6 +139,8 @@ async fn opened(open: impl FnOnce() -> Result<Arc<Session>> + Send + 'static) ->
 
 /// Entries of one enqueue that go into one transaction.
 const ENQUEUE_CHUNK: usize = 1000;
+/// So many bytes of events weigh as much as the row of a job.
+const EVENT_ROW: usize = 1024;
 
 struct SqliteStorage {
     session: Arc<Session>,
@@ -389,15 +397,38 @@ impl Storage for SqliteStorage {
     }
 
     async fn sweep(&self, limit: usize) -> Result<usize> {
+        let events = self.session.core.options.events;
         let sweep = move |tx: &mut writer::Tx<'_>| {
             let results = results::sweep(tx, limit)?;
-            Ok(results + kv::sweep(tx, limit.saturating_sub(results))?)
+            let keys = kv::sweep(tx, limit.saturating_sub(results))?;
+            let events = event_log::sweep(tx, tx.now, events, limit.saturating_sub(results + keys))?;
+            Ok(results + keys + events)
         };
         self.session.write("sweep", Commit::Soft, limit, sweep).await
     }
 
     async fn finish_orphans(&self, _limit: usize) -> Result<usize> {
         Ok(0)
+    }
+
+    async fn append_events(&self, batches: Vec<EventBatch>) -> Result<()> {
+        let weight = batches.iter().map(|batch| batch.body.len() / EVENT_ROW).sum();
+        let append = move |tx: &mut writer::Tx<'_>| event_log::append(tx, &batches);
+        self.session.write("append_events", Commit::Soft, weight, append).await
+    }
+
+    async fn read_events(&self, range: &EventRange) -> Result<EventPage> {
+        let range = range.clone();
+        self.session.read("read_events", move |conn, _| event_log::read(conn, &range)).await
+    }
+
+    async fn event_bounds(&self) -> Result<EventBounds> {
+        self.session.read("event_bounds", |conn, _| event_log::bounds(conn)).await
+    }
+
+    async fn tail_events(&self, after: u64) -> Result<Box<dyn EventFeed>> {
+        self.session.check_open("tail_events")?;
+        Ok(Box::new(SqliteEventFeed::open(Arc::clone(&self.session), after)))
     }
 
     async fn kv_get(&self, bucket: Bucket, key: &str) -> Result<Option<KvEntry>> {

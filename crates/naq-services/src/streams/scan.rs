@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use naq_models::Timestamp;
 use serde_json::{Value, json};
 
 use super::{ApiFailure, ConsumerInfo, StoredMessage, StreamService};
@@ -65,6 +66,21 @@ impl StreamService {
         let consumer = self.temporary(stream, filter, 1, true).await?;
         self.drop_temporary(stream, &consumer.name).await;
         Ok(consumer.num_pending)
+    }
+
+    /// The sequence of the first message that came at or after a time; one beyond the last if none has.
+    pub(crate) async fn sequence_at(&self, stream: &str, time: Timestamp) -> Result<u64, ApiFailure> {
+        let config = json!({
+            "deliver_policy": "by_start_time",
+            "opt_start_time": time,
+            "ack_policy": "none",
+            "mem_storage": true,
+            "num_replicas": 1,
+            "inactive_threshold": nanos(INACTIVE),
+        });
+        let consumer = self.create_ephemeral(stream, config).await?;
+        self.drop_temporary(stream, &consumer.name).await;
+        Ok(consumer.delivered.stream_seq + 1)
     }
 
     async fn temporary(

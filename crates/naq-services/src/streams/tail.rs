@@ -1,4 +1,4 @@
-//! [`Tail`]: a stream followed live: what it holds, then every new message.
+//! [`Tail`]: a stream followed live: what it holds, or what it holds after a sequence, then every new message.
 //!
 //! Invariant: no gap goes unnoticed. A lost connection, a missing message or a silent server begins it anew, and says so
 //! with [`TailEvent::Restart`], so that the follower forgets what it knew. Removals make no message and are not seen.
@@ -8,7 +8,7 @@ use std::{collections::VecDeque, future::Future, pin::Pin, time::Duration};
 use async_nats::Subscriber;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 
 use super::{ApiFailure, StoredMessage, StreamService, header, scan::nanos};
@@ -36,10 +36,20 @@ pub(crate) struct Tail {
     stream: String,
     filter: String,
     headers_only: bool,
+    begin: Begin,
     state: State,
     pause: Duration,
     reconnects: watch::Receiver<u64>,
     ready: VecDeque<TailEvent>,
+}
+
+/// Where a tail begins, and begins anew.
+#[derive(Debug, Clone, Copy)]
+enum Begin {
+    /// With what it holds.
+    Everything,
+    /// With the first message after this sequence; when it begins anew, after the last one that it reported.
+    After(u64),
 }
 
 enum State {
@@ -58,12 +68,22 @@ struct Live {
 
 impl Tail {
     pub(crate) fn new(streams: StreamService, stream: String, filter: String, headers_only: bool) -> Self {
+        Self::begin(streams, stream, filter, headers_only, Begin::Everything)
+    }
+
+    /// A tail that begins after a sequence and reports each message once, also when it begins anew.
+    pub(crate) fn after(streams: StreamService, stream: String, filter: String, sequence: u64) -> Self {
+        Self::begin(streams, stream, filter, false, Begin::After(sequence))
+    }
+
+    fn begin(streams: StreamService, stream: String, filter: String, headers_only: bool, begin: Begin) -> Self {
         let reconnects = streams.connection().reconnects();
         Self {
             streams,
             stream,
             filter,
             headers_only,
+            begin,
             state: State::Paused(Instant::now()),
             pause: FIRST_PAUSE,
             reconnects,
@@ -78,12 +98,16 @@ impl Tail {
     pub(crate) async fn next(&mut self) -> TailEvent {
         loop {
             if let Some(event) = self.ready.pop_front() {
+                if let (Begin::After(sequence), TailEvent::Message(message)) = (&mut self.begin, &event) {
+                    *sequence = message.sequence;
+                }
                 return event;
             }
             match &mut self.state {
                 State::Paused(until) => {
                     tokio::time::sleep_until(*until).await;
-                    let open = open(self.streams.clone(), self.stream.clone(), self.filter.clone(), self.headers_only);
+                    let consumer = consumer(&self.filter, self.headers_only, self.begin);
+                    let open = open(self.streams.clone(), self.stream.clone(), consumer);
                     self.reconnects.mark_unchanged();
                     self.state = State::Opening(Box::pin(open));
                 }
@@ -166,14 +190,11 @@ fn answer_flow_control(streams: &StreamService, reply: String) {
     }
 }
 
-async fn open(streams: StreamService, stream: String, filter: String, headers_only: bool) -> Result<Live, ApiFailure> {
-    let inbox = streams.connection().new_inbox();
-    let messages = streams.connection().subscribe(inbox.clone()).await.map_err(|_| RequestFailure::Closed)?;
-    let config = json!({
-        // Every stream that is followed keeps one message of a subject. To look for the last one of each takes nats-server
-        // 2.9 longer than any patience where there are a million.
+fn consumer(filter: &str, headers_only: bool, begin: Begin) -> Value {
+    let mut config = json!({
+        // Every stream that is followed from its beginning keeps one message of a subject. To look for the last one of each
+        // takes nats-server 2.9 longer than any patience where there are a million.
         "deliver_policy": "all",
-        "deliver_subject": inbox,
         "ack_policy": "none",
         "filter_subject": filter,
         "headers_only": headers_only,
@@ -183,7 +204,18 @@ async fn open(streams: StreamService, stream: String, filter: String, headers_on
         "num_replicas": 1,
         "inactive_threshold": nanos(SILENCE * 2),
     });
-    let consumer = streams.create_ephemeral(&stream, config).await?;
-    let waiting = consumer.num_pending;
+    if let Begin::After(sequence) = begin {
+        config["deliver_policy"] = json!("by_start_sequence");
+        config["opt_start_seq"] = json!(sequence.saturating_add(1));
+    }
+    config
+}
+
+async fn open(streams: StreamService, stream: String, mut consumer: Value) -> Result<Live, ApiFailure> {
+    let inbox = streams.connection().new_inbox();
+    let messages = streams.connection().subscribe(inbox.clone()).await.map_err(|_| RequestFailure::Closed)?;
+    consumer["deliver_subject"] = json!(inbox);
+    let made = streams.create_ephemeral(&stream, consumer).await?;
+    let waiting = made.num_pending;
     Ok(Live { messages, last_seen: 0, catching_up: (waiting > 0).then_some(waiting), last_sign: Instant::now() })
 }

@@ -6,6 +6,8 @@ use super::*;
 mod backend;
 #[path = "../../examples/custom_storage/consumer.rs"]
 mod consumer;
+#[path = "../../examples/custom_storage/event_log.rs"]
+mod event_log;
 #[path = "../../examples/custom_storage/feeds.rs"]
 mod feeds;
 #[path = "../../examples/custom_storage/state.rs"]

@@ -8,6 +8,7 @@
 #![expect(clippy::disallowed_methods, reason = "each spawned task is awaited by the test that spawned it")]
 
 mod basics;
+mod events;
 mod kv;
 mod moves;
 mod restarts;

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "a terminal program: printing is what it is for")]
 
 mod delayed;
+mod events;
 mod footprint;
 mod jobs;
 mod latency;

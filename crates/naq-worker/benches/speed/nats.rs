@@ -10,7 +10,7 @@ use std::{
 use anyhow::Result;
 use bytes::Bytes;
 use naq_services::{
-    JobService, JobSettings,
+    EventHook, JobService, JobSettings,
     bare::nats::{BareNats, Results},
     connection::ConnectionOptions,
     storage::{
@@ -20,7 +20,9 @@ use naq_services::{
 };
 
 use crate::{
-    delayed, footprint,
+    delayed,
+    events::{self, Telling},
+    footprint,
     jobs::{self, Encoded, Keep},
     latency,
     other_process::{OtherProcess, Role},
@@ -49,6 +51,7 @@ pub(crate) async fn measure(plan: &Plan, server: &Server, report: &mut Report) -
             bench.run(report, keep).await?;
         }
         bench.against_fixed(report).await?;
+        bench.events(report).await?;
         bench.latency(report).await?;
         bench.footprint(report).await?;
     }
@@ -152,12 +155,48 @@ impl Bench<'_> {
     }
 
     /// Runs a filled queue with naq.
-    async fn naq(&self, name: String, keep: Keep) -> Result<Duration> {
+    async fn naq(&self, name: String, keep: Keep, events: EventHook) -> Result<Duration> {
         let queue = self.filled(name, keep).await?;
         let emptied = async { Ok(self.bare.wait_empty(&queue.stream).await?) };
-        let took = run::drain(&self.storage, &queue.name, self.plan.jobs(), emptied).await?;
+        let took = run::drain(&self.storage, &queue.name, self.plan.jobs(), events, emptied).await?;
         self.remove(queue).await?;
         Ok(took)
+    }
+
+    async fn events(&self, report: &mut Report) -> Result<()> {
+        let (rounds, jobs) = (self.plan.rounds(), self.plan.jobs());
+        let enqueue = async |turn, on| {
+            let queue = self.queue(format!("told-{turn}")).await?;
+            let telling = Telling::start(&self.storage, on);
+            let service = self.service().with_events(telling.hook());
+            let wanted = jobs::new_jobs(&queue.name, jobs, Keep::Result);
+            let begin = Instant::now();
+            jobs::enqueue(&service, wanted).await?;
+            let took = begin.elapsed();
+            telling.end().await;
+            self.remove(queue).await?;
+            Ok(took)
+        };
+        let what = "enqueue, pipelined, events on";
+        let compared = compare(
+            what,
+            rounds,
+            jobs,
+            async |turn| enqueue(turn, true).await,
+            async |turn| enqueue(turn, false).await,
+        );
+        events::report(report, &self.name, what, self.server.gated, compared.await?);
+        let run = async |turn, on| {
+            let telling = Telling::start(&self.storage, on);
+            let took = self.naq(format!("told-run-{turn}"), Keep::Result, telling.hook()).await?;
+            telling.end().await;
+            Ok(took)
+        };
+        let what = "run with result, events on";
+        let compared =
+            compare(what, rounds, jobs, async |turn| run(turn, true).await, async |turn| run(turn, false).await);
+        events::report(report, &self.name, what, self.server.gated, compared.await?);
+        Ok(())
     }
 
     fn results(&self) -> Results {
@@ -176,7 +215,7 @@ impl Bench<'_> {
             &format!("{}, {what}", self.name),
             self.plan.rounds(),
             jobs,
-            async |turn| self.naq(format!("{label}-{turn}"), keep).await,
+            async |turn| self.naq(format!("{label}-{turn}"), keep, EventHook::silent()).await,
             async |turn| {
                 let queue = self.filled(format!("{label}-{turn}"), keep).await?;
                 let took = match keep {
@@ -227,7 +266,7 @@ impl Bench<'_> {
             &format!("{}, {what}", self.name),
             self.plan.rounds(),
             jobs,
-            async |turn| self.naq(format!("layout-{turn}"), Keep::Result).await,
+            async |turn| self.naq(format!("layout-{turn}"), Keep::Result, EventHook::silent()).await,
             async |turn| {
                 let fixed = self.bare.create_fixed(&format!("fixed-{turn}")).await?;
                 let now = self.storage.now().await?;

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use naq_models::{QueueName, RawJson, Verdict};
-use naq_services::{JobContext, storage::SharedStorage};
+use naq_services::{EventHook, JobContext, storage::SharedStorage};
 use naq_worker::{ErasedHandler, HandlerRegistry, Shutdown, Worker, handler::HandlerFuture};
 use tokio::sync::Notify;
 
@@ -54,6 +54,7 @@ pub(crate) async fn drain(
     storage: &SharedStorage,
     queue: &str,
     count: usize,
+    events: EventHook,
     emptied: impl Future<Output = Result<()>>,
 ) -> Result<Duration> {
     let noop = Arc::new(Noop { first: OnceLock::new(), left: AtomicUsize::new(count), all_started: Notify::new() });
@@ -63,6 +64,7 @@ pub(crate) async fn drain(
         .queue(QueueName::new(queue)?)
         .concurrency(CONCURRENCY)
         .handlers(handlers)
+        .events(events)
         .build()?;
     let shutdown = Shutdown::new();
     let watched = async {

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use naq_services::{
-    JobService, JobSettings,
+    EventHook, JobService, JobSettings,
     bare::sqlite::{BareSqlite, Row},
     storage::{
         SharedStorage,
@@ -22,7 +22,9 @@ use naq_services::{
 use tokio::task::spawn_blocking;
 
 use crate::{
-    delayed, footprint,
+    delayed,
+    events::{self, Telling},
+    footprint,
     jobs::{self, Encoded, Keep},
     latency,
     other_process::{OtherProcess, Role},
@@ -53,6 +55,7 @@ pub(crate) async fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
         for keep in [Keep::Result, Keep::Nothing] {
             bench.run(report, keep).await?;
         }
+        bench.events(report).await?;
         bench.latency(report).await?;
         bench.footprint(report).await?;
     }
@@ -194,7 +197,7 @@ impl Bench<'_> {
             async |_| {
                 let file = self.filled(keep).await?;
                 let storage = file.open().await?;
-                let took = run::drain(&storage, QUEUE, jobs, emptied(file.path())).await?;
+                let took = run::drain(&storage, QUEUE, jobs, EventHook::silent(), emptied(file.path())).await?;
                 storage.close().await;
                 Ok(took)
             },
@@ -209,6 +212,40 @@ impl Bench<'_> {
 }
 
 impl Bench<'_> {
+    async fn events(&self, report: &mut Report) -> Result<()> {
+        let (rounds, jobs) = (self.plan.rounds(), self.plan.jobs());
+        let enqueue = async |on| {
+            let file = self.file("events")?;
+            let storage = file.open().await?;
+            let telling = Telling::start(&storage, on);
+            let service = JobService::new(storage.clone(), JobSettings::default()).with_events(telling.hook());
+            let wanted = jobs::new_jobs(QUEUE, jobs, Keep::Result);
+            let begin = Instant::now();
+            jobs::enqueue(&service, wanted).await?;
+            let took = begin.elapsed();
+            telling.end().await;
+            storage.close().await;
+            Ok(took)
+        };
+        let what = "enqueue in bulk, events on";
+        let compared =
+            compare(what, rounds, jobs, async |_| enqueue(true).await, async |_| enqueue(false).await).await?;
+        events::report(report, "SQLite", what, true, compared);
+        let run = async |on| {
+            let file = self.filled(Keep::Result).await?;
+            let storage = file.open().await?;
+            let telling = Telling::start(&storage, on);
+            let took = run::drain(&storage, QUEUE, jobs, telling.hook(), emptied(file.path())).await?;
+            telling.end().await;
+            storage.close().await;
+            Ok(took)
+        };
+        let what = "run with result, events on";
+        let compared = compare(what, rounds, jobs, async |_| run(true).await, async |_| run(false).await).await?;
+        events::report(report, "SQLite", what, true, compared);
+        Ok(())
+    }
+
     async fn latency(&self, report: &mut Report) -> Result<()> {
         let samples = self.plan.samples();
         let file = self.file("latency")?;

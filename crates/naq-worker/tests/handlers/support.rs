@@ -149,6 +149,18 @@ impl Storage for NoStore {
     async fn finish_orphans(&self, _: usize) -> Result<usize> {
         touched!()
     }
+    async fn append_events(&self, _: Vec<EventBatch>) -> Result<()> {
+        touched!()
+    }
+    async fn read_events(&self, _: &EventRange) -> Result<EventPage> {
+        touched!()
+    }
+    async fn event_bounds(&self) -> Result<EventBounds> {
+        touched!()
+    }
+    async fn tail_events(&self, _: u64) -> Result<Box<dyn EventFeed>> {
+        touched!()
+    }
     async fn kv_get(&self, _: Bucket, _: &str) -> Result<Option<KvEntry>> {
         touched!()
     }

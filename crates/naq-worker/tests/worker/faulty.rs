@@ -16,9 +16,10 @@ use naq_models::{JobId, QueueName, Timestamp};
 use naq_services::{
     StorageError, StorageErrorKind,
     storage::{
-        Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, Finding, Heartbeat, KvEntry,
-        KvWatch, Lease, LeaseState, ListFilter, ListPage, Promoted, Promotion, QueueStats, Result, ResultFeed, Review,
-        ScheduledEntry, Settled, Settlement, SharedStorage, Sighting, Storage, StorageInfo, StoredResult,
+        Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, EventBatch, EventBounds,
+        EventFeed, EventPage, EventRange, Finding, Heartbeat, KvEntry, KvWatch, Lease, LeaseState, ListFilter,
+        ListPage, Promoted, Promotion, QueueStats, Result, ResultFeed, Review, ScheduledEntry, Settled, Settlement,
+        SharedStorage, Sighting, Storage, StorageInfo, StoredResult,
     },
 };
 
@@ -34,6 +35,9 @@ pub(crate) struct Faulty {
     stopped: AtomicBool,
     /// Reads of jobs, entries and results so far, by what was asked for.
     reads: Mutex<Vec<JobId>>,
+    /// Calls that store events fail, or never come back.
+    events_down: AtomicBool,
+    events_hang: AtomicBool,
 }
 
 impl Faulty {
@@ -46,6 +50,8 @@ impl Faulty {
             schedule_updates: AtomicI64::new(i64::MAX),
             stopped: AtomicBool::new(false),
             reads: Mutex::default(),
+            events_down: AtomicBool::new(false),
+            events_hang: AtomicBool::new(false),
         })
     }
 
@@ -61,6 +67,16 @@ impl Faulty {
     /// No extension of a lease is made or confirmed from now on.
     pub(crate) fn mute_heartbeats(&self) {
         self.mute.store(true, Ordering::SeqCst);
+    }
+
+    /// No event is stored from now on, or again.
+    pub(crate) fn events_down(&self, down: bool) {
+        self.events_down.store(down, Ordering::SeqCst);
+    }
+
+    /// Calls that store events do not come back from now on.
+    pub(crate) fn events_hang(&self) {
+        self.events_hang.store(true, Ordering::SeqCst);
     }
 
     /// Only so many more calls of `enqueue` return.
@@ -231,6 +247,28 @@ impl Storage for Faulty {
 
     async fn finish_orphans(&self, limit: usize) -> Result<usize> {
         self.inner.finish_orphans(limit).await
+    }
+
+    async fn append_events(&self, batches: Vec<EventBatch>) -> Result<()> {
+        if self.events_hang.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        if self.events_down.load(Ordering::SeqCst) {
+            return Err(StorageError::new(StorageErrorKind::Full, "append_events", "a fault of the test"));
+        }
+        self.inner.append_events(batches).await
+    }
+
+    async fn read_events(&self, range: &EventRange) -> Result<EventPage> {
+        self.inner.read_events(range).await
+    }
+
+    async fn event_bounds(&self) -> Result<EventBounds> {
+        self.inner.event_bounds().await
+    }
+
+    async fn tail_events(&self, after: u64) -> Result<Box<dyn EventFeed>> {
+        self.inner.tail_events(after).await
     }
 
     async fn kv_get(&self, bucket: Bucket, key: &str) -> Result<Option<KvEntry>> {

@@ -9,6 +9,7 @@
 mod cancelling;
 mod dependencies;
 mod doubt;
+mod events;
 mod faulty;
 mod keeping;
 mod outcomes;

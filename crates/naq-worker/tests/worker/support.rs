@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use naq_models::{JobId, JobResult, JobStatus, QueueName};
 use naq_services::{
-    JobHandle, JobService, JobSettings, NewJob,
+    EventService, JobHandle, JobService, JobSettings, NewJob,
     storage::{SharedStorage, sqlite},
 };
 use naq_worker::{Shutdown, Worker, WorkerBuilder, WorkerError, WorkerOptions, WorkerReport};
@@ -37,8 +37,13 @@ impl Stage {
         Self { jobs: JobService::new(storage.clone(), JobSettings::default()), storage }
     }
 
+    /// The same store, with events told to `events`.
+    pub(crate) fn telling(self, events: &EventService) -> Self {
+        Self { jobs: self.jobs.with_events(events.hook().clone()), storage: self.storage }
+    }
+
     pub(crate) fn worker(&self) -> WorkerBuilder {
-        Worker::builder(self.storage.clone())
+        Worker::builder(self.storage.clone()).events(self.jobs.events().clone())
     }
 
     pub(crate) async fn enqueue(&self, job: NewJob) -> JobHandle {

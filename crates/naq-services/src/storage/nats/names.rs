@@ -35,6 +35,13 @@ pub(super) const REVIEW: &str = "Naq-Review";
 /// The error of a dead letter, as JSON on one line.
 pub(super) const ERROR: &str = "Naq-Error";
 
+/// When the earliest event of a batch happened, milliseconds since 1970.
+pub(super) const FIRST: &str = "Naq-First";
+/// When the latest one did.
+pub(super) const LAST: &str = "Naq-Last";
+/// The fingerprints of the jobs of a batch of events: 8 hex digits each.
+pub(super) const JOBS: &str = "Naq-Jobs";
+
 const PREFIX_MAX: usize = 32;
 
 /// The names under one prefix.
@@ -192,6 +199,13 @@ impl Names {
         let mut buckets = vec![self.results_bucket(), self.scheduled_bucket()];
         buckets.extend(Bucket::ALL.map(|bucket| self.bucket(bucket)));
         buckets
+    }
+
+    // ---- Events ----------------------------------------------------------------------------------------------
+
+    /// Where batches of events are published.
+    pub(super) fn event_batch(&self) -> String {
+        format!("{}.events.batch", self.prefix)
     }
 
     // ---- Keys ------------------------------------------------------------------------------------------------

@@ -3,13 +3,13 @@
 //! Invariant: nothing is used whose settings break a promise; the error names each differing field. What is only less
 //! good (replicas, room for consumers) is left to `diagnose`. Making is idempotent, so several processes may race.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use futures_util::future::try_join_all;
 use naq_models::{Priority, QueueName};
 use serde_json::{Value, json};
 
-use super::{Shared, names::Names};
+use super::{EventStream, Shared, names::Names};
 use crate::{
     storage::{QueueOptions, Result, StorageError, StorageErrorKind},
     streams::{ApiError, ApiFailure, ConsumerInfo, StreamService, nanos},
@@ -21,8 +21,13 @@ const MAX_CONSUMERS: u64 = 65_536;
 const MAX_WAITING: u64 = 4096;
 /// Attempts at changing a consumer.
 const UPDATES: usize = 3;
+/// A batch of events that is sent a second time within this is stored once.
+const DUPLICATES: Duration = Duration::from_secs(120);
+/// Fields of the stream of events that follow the configuration of whoever writes events.
+const EVENT_LIMITS: [&str; 2] = ["max_age", "max_bytes"];
 /// Fields whose difference weakens something but breaks no promise.
-const TOLERATED: [&str; 5] = ["num_replicas", "compression", "max_consumers", "allow_direct", "max_waiting"];
+const TOLERATED: [&str; 6] =
+    ["num_replicas", "compression", "max_consumers", "allow_direct", "max_waiting", "duplicate_window"];
 
 /// Settings that differ: field, what it is, what it should be.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,6 +143,24 @@ pub(super) fn dead_config(names: &Names, shape: Shape) -> Value {
     }))
 }
 
+/// Unlike the other streams this one has limits: events are dropped for their age and size, jobs never.
+pub(super) fn events_config(names: &Names, options: &EventStream, compress: bool) -> Value {
+    let shape = Shape { replicas: options.replicas, compress };
+    shape.of(json!({
+        "name": options.name,
+        "subjects": [names.event_batch()],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "max_msgs": -1,
+        "max_bytes": i64::try_from(options.retention.max_bytes).unwrap_or(i64::MAX),
+        "max_age": nanos(options.retention.max_age),
+        "max_msg_size": -1,
+        "max_consumers": MAX_CONSUMERS,
+        "duplicate_window": nanos(DUPLICATES.min(options.retention.max_age)),
+    }))
+}
+
 fn lane_config(names: &Names, queue: &QueueName, priority: Priority, lease: Duration, limit: Option<u32>) -> Value {
     json!({
         "durable_name": Names::lane_consumer(priority),
@@ -241,6 +264,26 @@ async fn enable_message_ttl(streams: &StreamService, is: Value) -> Value {
 }
 
 impl Shared {
+    /// Makes or verifies the stream of events, and gives it the limits of this process's configuration.
+    pub(super) async fn ensure_events(&self) -> Result<()> {
+        if self.events_ready.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let options = &self.options.events;
+        let config = events_config(&self.names, options, self.options.compress);
+        let mut is = ensure_stream(&self.streams, &config).await?;
+        if EVENT_LIMITS.iter().any(|field| is[field] != config[field]) {
+            for field in EVENT_LIMITS {
+                is[field] = config[field].clone();
+            }
+            let changed = self.streams.api::<Value>(&format!("STREAM.UPDATE.{}", options.name), is).await;
+            is = changed.map_err(|failure| self.streams.error("set limits of events", failure))?["config"].clone();
+        }
+        verify(&self.streams, &format!("stream {}", options.name), &is, &config)?;
+        self.events_ready.store(true, Ordering::Release);
+        Ok(())
+    }
+
     /// Makes or verifies a queue, once per process. A queue that was removed meanwhile is found missing by a publish or
     /// a pull, which then calls [`forget_queue`](Self::forget_queue).
     pub(super) async fn ensure_queue(&self, queue: &QueueName) -> Result<()> {

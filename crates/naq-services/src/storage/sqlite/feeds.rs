@@ -135,7 +135,7 @@ impl ResultFeed for SqliteResultFeed {
 /// The longest sleep of a watch, in case that a clock of the host is stepped.
 const WATCH_LOOKS_EVERY: Duration = Duration::from_secs(30);
 /// The pause of a watch after the store has failed.
-const WATCH_RETRIES_EVERY: Duration = Duration::from_secs(1);
+pub(super) const WATCH_RETRIES_EVERY: Duration = Duration::from_secs(1);
 
 /// See [`KvWatch`].
 pub(super) struct SqliteKvWatch {

@@ -16,7 +16,7 @@ use crate::storage::{StorageError, StorageErrorKind};
 pub(super) const APPLICATION_ID: i64 = 0x6e61_7131;
 
 /// `user_version` after migration n is n + 1. Never edit one that was released; append.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -42,6 +42,8 @@ pub(super) struct Wake {
     pub(super) due: Topic,
     /// A key changed.
     pub(super) keys: Topic,
+    /// The log of events has grown.
+    pub(super) events: Topic,
     results: Mutex<Waiters>,
 }
 
@@ -74,6 +76,7 @@ pub(super) struct Changes {
     pub(super) freed: bool,
     pub(super) due: bool,
     pub(super) keys: bool,
+    pub(super) events: bool,
     pub(super) results: Vec<JobId>,
     /// There are results that were not named, because nobody waited for one when the transaction began.
     pub(super) unnamed_results: bool,
@@ -86,6 +89,7 @@ impl Wake {
             freed: Topic::new(),
             due: Topic::new(),
             keys: Topic::new(),
+            events: Topic::new(),
             results: Mutex::default(),
         }
     }
@@ -101,6 +105,7 @@ impl Wake {
             (changes.freed, &self.freed),
             (changes.due, &self.due),
             (changes.keys, &self.keys),
+            (changes.events, &self.events),
         ] {
             if changed {
                 topic.announce();

@@ -334,6 +334,7 @@ impl Writer {
             jobs: true,
             freed: true,
             due: true,
+            events: true,
             keys: kv_revision != self.seen.kv_revision,
             ..Changes::default()
         };
