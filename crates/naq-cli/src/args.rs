@@ -9,9 +9,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use naq_models::{JobId, JobStatus, Priority, QueueName, Timestamp, duration};
 use naq_worker::QueueSpec;
 
+mod events;
 mod job;
 mod scheduler;
 
+pub use events::{EventsCommand, FilterArgs, StreamArgs, WindowArgs};
 pub(crate) use job::BY_HAND;
 pub use job::{BulkSource, ControlVerb, EnqueueArgs, JobCommand, UniqueArgs, When};
 pub use scheduler::{SchedulerCommand, TimingArgs, UpsertArgs};
@@ -75,6 +77,9 @@ pub enum Command {
     /// Recurring jobs: define them, look at them, change them; run the scheduler alone
     #[command(subcommand)]
     Scheduler(SchedulerCommand),
+    /// What happened to jobs, workers and schedules: live, for one job, in numbers
+    #[command(subcommand)]
+    Events(EventsCommand),
     /// About this program and its store
     #[command(subcommand)]
     System(SystemCommand),

@@ -71,6 +71,7 @@ async fn dispatch(session: &Session, command: Command, handlers: HandlerRegistry
         Command::Queue(command) => Box::pin(commands::queue::run(session, command)).await,
         Command::Dead(command) => Box::pin(commands::dead::run(session, command)).await,
         Command::Scheduler(command) => Box::pin(commands::scheduler::run(session, command)).await,
+        Command::Events(command) => Box::pin(commands::events::run(session, command)).await,
         Command::System(command) => Box::pin(commands::system::run(session, command)).await,
         Command::Demo(args) => Box::pin(commands::demo::run(session, args)).await,
     }

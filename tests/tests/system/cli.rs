@@ -2,6 +2,7 @@
 
 mod control;
 mod demo;
+mod events;
 mod jobs;
 mod operators;
 mod scheduler;

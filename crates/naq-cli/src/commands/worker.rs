@@ -57,6 +57,7 @@ async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRe
         .concurrency(concurrency as usize)
         .handlers(handlers)
         .state(jobs.clone())
+        .events(jobs.events().clone())
         .options(options);
     if let Some(name) = args.name {
         builder = builder.name(name);
@@ -107,7 +108,8 @@ pub(crate) async fn scheduler(session: &Session, jobs: &JobService) -> Result<()
     session.announce(&format!("scheduler: {holder} at {}; Ctrl-C stops", jobs.storage().info().location));
     let shutdown = Shutdown::new();
     let _signals = listen(&shutdown)?;
-    let scheduler = Scheduler::new(jobs.storage().clone(), holder, options, jobs.settings().format);
+    let scheduler = Scheduler::new(jobs.storage().clone(), holder, options, jobs.settings().format)
+        .with_events(jobs.events().clone());
     scheduler.run(&shutdown).await.map_err(|e| CliError::failed(with_sources(&e)))
 }
 
