@@ -97,6 +97,8 @@ event_types! {
         Waiting = "waiting",
         /// A worker began an attempt.
         Started = "started",
+        /// Its handler said how far it is.
+        Progress = "progress",
         /// Ended well.
         Completed = "completed",
         /// Ended for good with an error.
@@ -224,6 +226,9 @@ pub struct EventDetails {
     /// What the error says, or why it happened; cut to 1 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<Box<str>>,
+    /// How far a job is, from 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fraction: Option<f64>,
     /// How many.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,

@@ -13,6 +13,7 @@ pub mod id;
 pub mod job;
 pub mod json;
 pub mod outcome;
+pub mod progress;
 pub mod result;
 pub mod retry;
 pub mod schedule;
@@ -27,6 +28,7 @@ pub use id::{JobId, NameError, Priority, QueueName, ScheduleId};
 pub use job::{Job, OnDependencyFailure, Unique, UniqueWhile};
 pub use json::RawJson;
 pub use outcome::{Next, Verdict};
+pub use progress::Progress;
 pub use result::JobResult;
 pub use retry::{RetryPolicy, RetryStrategy};
 pub use schedule::{

@@ -7,8 +7,11 @@ use std::{fmt, marker::PhantomData, time::Duration};
 use naq_models::{JobError, JobId, JobResult, JobStatus, RawJson};
 use serde::de::DeserializeOwned;
 
-use crate::jobs::{
-    CancelOutcome, JobService, JobServiceError, JobServiceErrorKind, JobStatusView, Receipt, Result, no_result_kept,
+use crate::{
+    jobs::{
+        CancelOutcome, JobService, JobServiceError, JobServiceErrorKind, JobStatusView, Receipt, Result, no_result_kept,
+    },
+    progress::ProgressStream,
 };
 
 /// A job whose handler returns an `R`. Cheap to clone.
@@ -69,6 +72,23 @@ impl<R> JobHandle<R> {
     /// As [`JobService::status`].
     pub async fn status(&self) -> Result<JobStatusView> {
         self.jobs.status(&self.id).await
+    }
+
+    /// Follows how far the job says it is ([`JobContext::progress`](crate::JobContext::progress)): first what it said last, if
+    /// anything, then each report as it comes, until the job has ended. Ends after
+    /// [`DEFAULT_TIMEOUT`](Self::DEFAULT_TIMEOUT) at the latest.
+    ///
+    /// # Errors
+    /// If the store cannot be asked.
+    pub async fn progress(&self) -> Result<ProgressStream>
+    where
+        R: 'static,
+    {
+        ProgressStream::open(self.clone()).await
+    }
+
+    pub(crate) fn jobs(&self) -> &JobService {
+        &self.jobs
     }
 
     /// Cancels the job; running ones too.

@@ -22,6 +22,7 @@ pub mod manager;
 pub mod new_job;
 pub mod open;
 pub mod outcome;
+pub mod progress;
 pub mod registration;
 pub mod request_reply;
 pub mod scheduler;
@@ -39,6 +40,7 @@ pub use manager::{Service, ServiceError, ServiceErrorKind, ServiceManager, Stora
 pub use new_job::{JobDefaults, NewJob, NewJobError, UniqueBy};
 pub use open::open_storage;
 pub use outcome::{JobReturn, Outcome};
+pub use progress::{ProgressSlot, ProgressStream};
 #[doc(hidden)]
 pub use registration::private as __private;
 pub use request_reply::{RequestError, RequestErrorKind, RequestReply};

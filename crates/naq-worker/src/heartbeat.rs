@@ -4,7 +4,7 @@
 //! connection to the store. It extends a lease when a third of it has gone, fires tokens at the deadline and at the fence,
 //! and settles as `timeout` what has not ended within the grace. It does not decide what becomes of a job.
 
-use std::{convert::Infallible, future::pending, sync::Arc, thread, time::Duration};
+use std::{future::pending, sync::Arc, thread, time::Duration};
 
 use futures_util::{
     FutureExt,
@@ -25,6 +25,7 @@ use crate::{
     executor,
     lease::{Held, Leases, Phase},
     presence::Presence,
+    progress,
     shared::Shared,
     worker::WorkerError,
 };
@@ -32,6 +33,8 @@ use crate::{
 /// Between two looks, at most and at least.
 const TICK_MAX: Duration = Duration::from_millis(500);
 const TICK_MIN: Duration = Duration::from_millis(50);
+/// At the end, the last progress of jobs has so long to be removed.
+const LAST_LOOK: Duration = Duration::from_millis(500);
 /// A slot that is alive ends its own job at the end of the grace; the heartbeat leaves it so much longer.
 const MARGIN: Duration = Duration::from_millis(500);
 
@@ -118,14 +121,13 @@ fn beat(shared: &Shared, presence: Presence, opened: oneshot::Sender<Result<(), 
         if opened.send(Ok(())).is_err() {
             return;
         }
-        let present = async {
-            presence.keep(shared, &*heartbeat).await;
-            pending::<Infallible>().await
-        };
         tokio::select! {
             () = keep(shared, &*heartbeat, stop) => {}
-            never = present => match never {},
+            () = progress::keep(shared, &*heartbeat) => unreachable!("progress is kept as long as leases"),
+            () = async { presence.keep(shared, &*heartbeat).await; pending().await } => {}
         }
+        // Jobs that ended just now. What is not removed runs out.
+        let _in_time = tokio::time::timeout(LAST_LOOK, progress::flush(shared, &*heartbeat)).await;
     });
 }
 

@@ -16,7 +16,7 @@ use std::{
 
 use naq_models::{Job, JobId, Timestamp};
 use naq_services::{
-    CancellationToken,
+    CancellationToken, ProgressSlot,
     storage::{Claim, Lease, LeaseState, RunningAt, RunningJobs},
 };
 
@@ -70,6 +70,8 @@ pub(crate) struct Run {
     pub(crate) started_at: Timestamp,
     pub(crate) begun: BootTime,
     pub(crate) deadline: BootTime,
+    /// Where its handler says how far it is.
+    pub(crate) progress: ProgressSlot,
     /// What its settlement has to clear away.
     pub(crate) traces: Traces,
 }
@@ -317,6 +319,7 @@ pub(crate) mod tests {
             started_at: Timestamp::EPOCH,
             begun: BootTime::from_nanos(0),
             deadline: now.plus(timeout),
+            progress: ProgressSlot::default(),
             traces: Traces::default(),
         });
         held
@@ -382,6 +385,7 @@ pub(crate) mod tests {
             started_at: Timestamp::EPOCH,
             begun: BootTime::from_nanos(0),
             deadline: at(1),
+            progress: ProgressSlot::default(),
             traces: Traces::default(),
         });
         assert!(run.token.is_cancelled());

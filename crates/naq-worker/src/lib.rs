@@ -29,6 +29,7 @@ mod lease;
 mod pace;
 mod panic_guard;
 mod presence;
+mod progress;
 mod recurring;
 mod serve;
 mod settlement;

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    Shutdown,
+    Shutdown, progress,
     registry::{RUNNING_NAMED_MAX, RunningJob, WorkerInfo, WorkerStatus},
     shared::Shared,
     worker::Worker,
@@ -77,7 +77,7 @@ impl Presence {
                 continue;
             }
             let entry = Bytes::from(serde_json::to_vec(&info).expect("an entry holds only strings and numbers"));
-            match heartbeat.announce(&shared.worker_id, entry, shared.options.ttl).await {
+            match heartbeat.put(Bucket::Workers, &shared.worker_id, entry, shared.options.ttl).await {
                 Ok(()) => {
                     let before = written.as_ref().map(|(_, before)| before.status);
                     shared.tell_alive(before, info.status);
@@ -93,7 +93,7 @@ impl Presence {
 }
 
 fn describe(shared: &Shared, identity: &Identity, stage: Stage) -> WorkerInfo {
-    let held = shared.leases.running();
+    let (held, now) = (shared.leases.running(), shared.clock.now());
     let running: Vec<RunningJob> = held
         .iter()
         .filter_map(|held| held.run())
@@ -104,6 +104,7 @@ fn describe(shared: &Shared, identity: &Identity, stage: Stage) -> WorkerInfo {
             queue: run.job.queue.clone(),
             attempt: run.job.attempt,
             started_at: run.started_at,
+            progress: progress::newest(run, now),
         })
         .collect();
     let status = match stage {
@@ -122,7 +123,7 @@ fn describe(shared: &Shared, identity: &Identity, stage: Stage) -> WorkerInfo {
         running,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: identity.started_at,
-        seen_at: shared.clock.now(),
+        seen_at: now,
         status,
     }
 }

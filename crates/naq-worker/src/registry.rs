@@ -3,7 +3,7 @@
 //! Invariant: an entry lives as long as its worker renews it and disappears by its time to live when the worker dies. It
 //! is for people and dashboards; nothing is decided by it.
 
-use naq_models::{JobId, QueueName, Timestamp};
+use naq_models::{JobId, Progress, QueueName, Timestamp};
 use naq_services::{
     Storage, StorageError,
     storage::{Bucket, KvEntry},
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub const RUNNING_NAMED_MAX: usize = 100;
 
 /// A live worker, as it last said of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorkerInfo {
     /// Unique among all workers at all times.
     pub id: String,
@@ -44,7 +44,7 @@ pub struct WorkerInfo {
 }
 
 /// A job that a worker runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunningJob {
     /// The job.
     pub id: JobId,
@@ -56,6 +56,9 @@ pub struct RunningJob {
     pub attempt: u32,
     /// When its handler was started.
     pub started_at: Timestamp,
+    /// How far it says it is, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
 }
 
 /// What a worker does.

@@ -205,6 +205,11 @@ async fn settle(shared: &Shared, batch: Vec<Finished>) -> Call {
     ended.extend(given_up.into_iter().map(|finished| (finished, Some(Settled::LeaseLost))));
     shared.leases.remove(ended.iter().map(|(finished, _)| &finished.held));
     tell(shared, &ended);
+    for (finished, _) in &ended {
+        if let (Action::End { .. }, Some(run)) = (&finished.action, finished.held.run()) {
+            shared.progress.ended(run);
+        }
+    }
     for (finished, settled) in &ended {
         count(shared, finished, *settled).await;
     }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use naq_models::{Event, EventType, JobError, JobResult, ScheduleId, wire};
+use naq_models::{Event, EventType, JobError, JobResult, Progress, ScheduleId, wire};
 use naq_services::storage::Action;
 
 use crate::{
@@ -74,6 +74,22 @@ impl Shared {
                 let ready = job.run_at.map_or(job.enqueued_at, |due| due.max(job.enqueued_at));
                 event.details.wait = Some(run.started_at.since(ready));
                 event
+            },
+        );
+    }
+
+    /// Tells how far a job is.
+    pub(crate) fn tell_progress(&self, run: &Run, progress: &Progress) {
+        self.events.emit_at(
+            || progress.at,
+            EventType::Progress,
+            |event| {
+                let mut event = self.of_run(event, run);
+                event.details.fraction = Some(progress.fraction);
+                match &progress.message {
+                    Some(message) => event.with_message(message),
+                    None => event,
+                }
             },
         );
     }

@@ -314,6 +314,10 @@ fn describe(view: &JobStatusView) -> String {
     if let Some(worker) = &view.worker_id {
         lines.push(("worker", worker.clone()));
     }
+    if let Some(progress) = &view.progress {
+        let message = progress.message.as_deref().map_or_else(String::new, |message| format!(" {message}"));
+        lines.push(("progress", format!("{:.0} %{message} ({})", progress.fraction * 100.0, progress.at)));
+    }
     if let Some(error) = &view.error {
         lines.push(("error", format!("{}: {}", error.error_type, error.message)));
     }

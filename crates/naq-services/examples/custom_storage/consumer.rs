@@ -109,11 +109,11 @@ impl Heartbeat for MemoryHeartbeat {
         leases.iter().map(|lease| state.extend(lease)).collect()
     }
 
-    async fn announce(&self, worker: &str, entry: Bytes, ttl: Duration) -> Result<()> {
-        let place = (Bucket::Workers, worker);
+    async fn put(&self, bucket: Bucket, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
+        let place = (bucket, key);
         let put = self.0.change(|state| {
             let there = state.kv_get(place.0, place.1).map(|slot| slot.entry.revision);
-            state.kv_put(&self.0.kv_events, place, entry, there, Some(ttl))
+            state.kv_put(&self.0.kv_events, place, value, there, Some(ttl))
         });
         put.map(|_revision| ())
     }

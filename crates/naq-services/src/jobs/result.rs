@@ -9,7 +9,7 @@ use naq_models::{JobError, JobId, JobResult, JobStatus, RawJson};
 use serde::Serialize;
 
 use super::{JobService, JobServiceError, JobServiceErrorKind, JobStatusView, Result, sight::Trace};
-use crate::storage::StoredResult;
+use crate::{progress, storage::StoredResult};
 
 /// What a look for a result found.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,7 +92,13 @@ impl JobService {
     /// [`JobServiceErrorKind::NotFound`] if the store knows nothing of it: it was never enqueued, or its result is not
     /// kept any more.
     pub async fn status(&self, id: &JobId) -> Result<JobStatusView> {
-        Ok(self.find(id).await?.view())
+        let mut view = self.find(id).await?.view();
+        if !view.status.is_terminal() {
+            let progress = progress::read(&**self.storage(), id).await;
+            view.progress = progress
+                .map_err(|source| JobServiceError::storage(format!("cannot read the progress of job {id}"), source))?;
+        }
+        Ok(view)
     }
 
     /// How a job ended, or where it stands if it has not.

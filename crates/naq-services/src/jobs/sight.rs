@@ -6,7 +6,7 @@
 //! Not here: asking the store.
 
 use naq_models::{
-    Address, DecodeError, Job, JobError, JobId, JobResult, JobStatus, QueueName, Timestamp, error_type, wire,
+    Address, DecodeError, Job, JobError, JobId, JobResult, JobStatus, Progress, QueueName, Timestamp, error_type, wire,
 };
 use serde::Serialize;
 
@@ -42,6 +42,9 @@ pub struct JobStatusView {
     pub waits_for: Vec<JobId>,
     /// Why it failed or was cancelled; of a job that goes on, the error of its last attempt.
     pub error: Option<JobError>,
+    /// How far it says it is, or was in its last attempt, if it said anything and has not ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
 }
 
 /// A sighting with its body read, as far as it can be.
@@ -181,6 +184,7 @@ fn of_job(address: &Address, job: &Result<Job, DecodeError>) -> JobStatusView {
             Ok(job) => job.last_error.clone(),
             Err(cause) => Some(undecodable(cause)),
         },
+        progress: None,
     }
 }
 
@@ -198,6 +202,7 @@ fn of_result(result: &JobResult) -> JobStatusView {
         worker_id: result.worker_id.clone(),
         waits_for: Vec::new(),
         error: result.error.clone(),
+        progress: None,
     }
 }
 

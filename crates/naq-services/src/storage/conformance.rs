@@ -261,7 +261,7 @@ macro_rules! __conformance_checks {
             kv:
                 a_key_lives_from_create_to_delete
                 a_stale_writer_conflicts
-                an_announcement_replaces_and_runs_out
+                what_a_heartbeat_puts_replaces_and_runs_out
                 of_twenty_creates_of_a_key_one_wins
                 concurrent_increments_all_count
                 a_key_expires_and_renewal_counts_anew

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use naq_models::{Address, JobId, Priority, QueueName, Timestamp};
 
-use super::{Result, StorageError, StoredResult};
+use super::{Bucket, Result, StorageError, StoredResult};
 
 /// What a consumer serves.
 #[derive(Clone)]
@@ -175,8 +175,8 @@ pub trait Heartbeat: Send + Sync {
     /// lease; leases without an answer by then are [`LeaseState::Unknown`].
     async fn extend(&self, leases: &[Lease]) -> Vec<LeaseState>;
 
-    /// Puts a worker's entry into [`Bucket::Workers`], whatever is there; it lives for `ttl` from now.
-    async fn announce(&self, worker: &str, entry: Bytes, ttl: Duration) -> Result<()>;
+    /// Puts a key, whatever is there; it lives for `ttl` from now.
+    async fn put(&self, bucket: Bucket, key: &str, value: Bytes, ttl: Duration) -> Result<()>;
 }
 
 /// What an extension found.

@@ -19,11 +19,14 @@ pub enum Bucket {
     Control,
     /// Unique keys, and `id.<id>` for ids that callers chose.
     Unique,
+    /// How far running jobs say they are, by job id.
+    Progress,
 }
 
 impl Bucket {
     /// Every bucket.
-    pub const ALL: [Self; 5] = [Self::Schedules, Self::Workers, Self::Locks, Self::Control, Self::Unique];
+    pub const ALL: [Self; 6] =
+        [Self::Schedules, Self::Workers, Self::Locks, Self::Control, Self::Unique, Self::Progress];
 }
 
 /// One key as it is.

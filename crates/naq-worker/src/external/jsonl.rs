@@ -27,7 +27,7 @@ use tracing::Span;
 use super::{
     ExternalErrorReason, MAX_PROCESSES, check_program,
     group::Group,
-    message::{Reply, request},
+    message::{Line, Reply, request},
     output::{Stderr, error, interrupted, too_large},
     program_name,
 };
@@ -251,12 +251,19 @@ impl Process {
         line.push(b'\n');
         let stdin = self.stdin.as_mut().expect("stdin is closed only by `close`, which consumes the process");
         stdin.write_all(&line).await.map_err(Broken::Died)?;
-        let line = read_line(&mut self.stdout, max).await?;
-        let reply = Reply::parse(&line).map_err(Broken::Garbage)?;
-        match reply.id.as_deref() {
-            Some(id) if id == cx.id().as_str() => Ok(reply),
-            Some(other) => Err(Broken::Garbage(format!("job {other:?} instead of its own"))),
-            None => Err(Broken::Garbage("without the job's id".into())),
+        loop {
+            let line = read_line(&mut self.stdout, max).await?;
+            let said = Line::parse(&line).map_err(Broken::Garbage)?;
+            let (Line::Progress { id, .. } | Line::Reply(Reply { id, .. })) = &said;
+            match id.as_deref() {
+                Some(id) if id == cx.id().as_str() => {}
+                Some(other) => return Err(Broken::Garbage(format!("job {other:?} instead of its own"))),
+                None => return Err(Broken::Garbage("without the job's id".into())),
+            }
+            match said {
+                Line::Progress { fraction, message, .. } => cx.progress(fraction, message),
+                Line::Reply(reply) => return Ok(reply),
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! The request and reply that `jsonl` and `nats` handlers exchange: one JSON object each.
 //!
 //! Invariant: a request is one line: JSON text may hold line breaks between tokens, so it is compacted. A reply holds
-//! either `result` or `error`.
+//! either `result` or `error`; what holds `progress` instead comes before it, from a `jsonl` handler.
 
 use std::collections::BTreeMap;
 
@@ -44,6 +44,32 @@ pub(super) fn compact(json: &str) -> Vec<u8> {
         line.push(byte);
     }
     line
+}
+
+/// What a `jsonl` handler says.
+#[derive(Debug)]
+pub(super) enum Line {
+    /// How far the job is.
+    Progress { id: Option<String>, fraction: f64, message: String },
+    /// What became of it.
+    Reply(Reply),
+}
+
+impl Line {
+    /// Reads a line; the error says what is wrong with it.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Progress {
+            id: Option<String>,
+            progress: f64,
+            #[serde(default)]
+            message: String,
+        }
+        match serde_json::from_slice(bytes) {
+            Ok(Progress { id, progress, message }) => Ok(Self::Progress { id, fraction: progress, message }),
+            Err(_) => Reply::parse(bytes).map(Self::Reply),
+        }
+    }
 }
 
 /// A reply, read.

@@ -130,8 +130,8 @@ impl Heartbeat for FaultyHeartbeat {
         self.inner.extend(leases).await
     }
 
-    async fn announce(&self, worker: &str, entry: Bytes, ttl: Duration) -> Result<()> {
-        self.inner.announce(worker, entry, ttl).await
+    async fn put(&self, bucket: Bucket, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
+        self.inner.put(bucket, key, value, ttl).await
     }
 }
 

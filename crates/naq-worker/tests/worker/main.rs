@@ -13,6 +13,7 @@ mod events;
 mod faulty;
 mod keeping;
 mod outcomes;
+mod progress;
 mod recurring;
 mod selection;
 #[allow(dead_code, clippy::print_stdout, reason = "shared with the tests of the NATS store")]

@@ -76,8 +76,8 @@ pub(super) async fn a_stale_writer_conflicts(scene: Scene) -> Verdict {
     Ok(())
 }
 
-/// Catches: an announcement that asks what is there, or that outlives its worker.
-pub(super) async fn an_announcement_replaces_and_runs_out(scene: Scene) -> Verdict {
+/// Catches: a worker's entry that depends on what was there, or that outlives its worker.
+pub(super) async fn what_a_heartbeat_puts_replaces_and_runs_out(scene: Scene) -> Verdict {
     let (store, other) = scene.pair().await?;
     let heartbeat = within(PATIENCE, "opening a heartbeat", store.open_heartbeat()).await??;
     let mut watch = within(PATIENCE, "watching", other.kv_watch(Bucket::Workers, "")).await??;
@@ -85,7 +85,7 @@ pub(super) async fn an_announcement_replaces_and_runs_out(scene: Scene) -> Verdi
         ensure_eq!(within(PATIENCE, "the watch", watch.next()).await?, change, "the watch of an empty bucket");
     }
     for entry in ["idle", "busy"] {
-        heartbeat.announce("w1", bytes(entry), 30 * TTL).await?;
+        heartbeat.put(Bucket::Workers, "w1", bytes(entry), 30 * TTL).await?;
         ensure_eq!(value(&other, Bucket::Workers, "w1").await?, Some(bytes(entry)), "the entry");
         match within(PATIENCE, "the watch", watch.next()).await? {
             KvChange::Put(put) => ensure_eq!((put.key.as_str(), put.value), ("w1", bytes(entry)), "the change"),
@@ -93,7 +93,7 @@ pub(super) async fn an_announcement_replaces_and_runs_out(scene: Scene) -> Verdi
         }
     }
     ensure!(other.kv_delete(Bucket::Workers, "w1", None).await?, "nothing was deleted");
-    heartbeat.announce("w1", bytes("again"), TTL).await?;
+    heartbeat.put(Bucket::Workers, "w1", bytes("again"), TTL).await?;
     ensure_eq!(value(&other, Bucket::Workers, "w1").await?, Some(bytes("again")), "the entry after its removal");
     let gone = async || Ok(value(&other, Bucket::Workers, "w1").await?.is_none());
     eventually(TTL + PATIENCE, "the entry of a silent worker is gone", gone).await

@@ -184,8 +184,8 @@ impl Heartbeat for Beat {
         }
         states
     }
-    async fn announce(&self, worker: &str, entry: Bytes, ttl: Duration) -> Result<()> {
-        let bucket = self.shared.bucket_for(Bucket::Workers, Some(ttl));
-        self.kv.replace(&bucket, worker, entry, ttl).await
+    async fn put(&self, bucket: Bucket, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
+        let bucket = self.shared.bucket_for(bucket, Some(ttl));
+        self.kv.replace(&bucket, key, value, ttl).await
     }
 }

@@ -158,6 +158,7 @@ impl Names {
             Bucket::Locks => "scheduler_lock",
             Bucket::Control => "control",
             Bucket::Unique => "unique",
+            Bucket::Progress => "progress",
         };
         format!("{}_{name}", self.prefix)
     }

@@ -73,7 +73,8 @@ impl Sweeper {
         let now = Instant::now();
         let mut rounds = self.lock();
         let round = *rounds.buckets.entry(bucket.to_owned()).or_insert_with(|| Round::new(now, now));
-        (round.at <= now).then(|| if round.from == 1 { Round { begun: now, ..round } } else { round })
+        let begun = if round.from == 1 { now } else { round.begun };
+        (round.at <= now).then_some(Round { begun, ..round })
     }
 
     fn store(&self, bucket: &str, round: Round) {

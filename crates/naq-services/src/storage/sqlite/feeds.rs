@@ -25,7 +25,7 @@ use super::{
     kv::{self, Snapshot},
     rows::{self, revision_in, revision_out},
     wake::Following,
-    writer::{Commands, Commit},
+    writer::{Commands, Commit, Tx},
 };
 use crate::storage::{
     Bucket, DueEntry, DueFeed, Heartbeat, KvChange, KvWatch, Lease, LeaseState, Result, ResultFeed, ResultNews,
@@ -282,11 +282,10 @@ impl Heartbeat for SqliteHeartbeat {
             Err(_) => unknown,
         }
     }
-    async fn announce(&self, worker: &str, entry: Bytes, ttl: Duration) -> Result<()> {
-        let worker = worker.to_owned();
-        let put = self
-            .session
-            .call(self.commands(), Commit::Soft, 1, move |tx| kv::put(tx, Bucket::Workers, &worker, &entry, Some(ttl)));
-        put.await.map_err(|refusal| self.session.explain("announce", refusal))
+    async fn put(&self, bucket: Bucket, key: &str, value: Bytes, ttl: Duration) -> Result<()> {
+        let key = key.to_owned();
+        let write = move |tx: &mut Tx<'_>| kv::put(tx, bucket, &key, &value, Some(ttl));
+        let put = self.session.call(self.commands(), Commit::Soft, 1, write);
+        put.await.map_err(|refusal| self.session.explain("put key", refusal))
     }
 }

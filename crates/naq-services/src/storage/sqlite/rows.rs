@@ -56,6 +56,7 @@ pub(super) fn bucket_number(bucket: Bucket) -> i64 {
         Bucket::Locks => 2,
         Bucket::Control => 3,
         Bucket::Unique => 4,
+        Bucket::Progress => 5,
     }
 }
 

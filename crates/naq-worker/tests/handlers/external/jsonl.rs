@@ -7,6 +7,7 @@ use std::{
 };
 
 use naq_models::{JobId, RawJson, Verdict, error_type};
+use naq_services::ProgressSlot;
 use naq_worker::ErasedHandler;
 use serde_json::json;
 
@@ -34,6 +35,9 @@ for line in sys.stdin:
     elif do == "hang": time.sleep(1000)
     elif do == "huge": print("x" * 2_000_000, flush=True)
     elif do == "sleep": time.sleep(args["s"]); reply(id=id, result=os.getpid())
+    elif do == "progress":
+        reply(id=id, progress=0.25); reply(id=id, progress=0.5, message="half")
+        reply(id=args.get("whose", id), progress=1); reply(id=id, result="done")
     elif do == "then_die": reply(id=id, result=os.getpid()); sys.exit(0)
 "#;
 
@@ -55,6 +59,16 @@ async fn a_process_answers_job_after_job() {
     assert_eq!(value(run(&handler, json!({"do": "null"})).await), json!(null));
     handler.close().await;
     gone(&first.to_string()).await;
+}
+
+#[tokio::test]
+async fn a_process_says_how_far_its_own_job_is() {
+    let (handler, slot) = (service(1), ProgressSlot::default());
+    let call = |args| handler.call(context(job("ext", args)).with_progress(slot.clone()));
+    assert_eq!(value(call(json!({"do": "progress"})).await), json!("done"));
+    assert_eq!(slot.newest(), Some((1.0, String::new())));
+    let told = error(call(json!({"do": "progress", "whose": "other"})).await);
+    assert_eq!((told.error_type.as_str(), slot.newest()), ("protocol", Some((0.5, "half".to_owned()))));
 }
 
 #[tokio::test]
