@@ -69,7 +69,7 @@ fn names_of_types_are_stable() {
     let names: Vec<&str> = EventType::ALL.iter().map(EventType::as_str).collect();
     assert_eq!(
         names.join(" "),
-        "enqueued scheduled waiting started completed failed retry_scheduled snoozed cancelled dead_lettered requeued \
+        "enqueued scheduled waiting started progress completed failed retry_scheduled snoozed cancelled dead_lettered requeued \
          rescheduled handed_back worker_started worker_stopped worker_idle worker_busy worker_heartbeat worker_error \
          schedule_created schedule_modified schedule_paused schedule_resumed schedule_cancelled schedule_triggered \
          schedule_error leader_elected leader_lost queue_paused queue_resumed queue_purged events_dropped"
