@@ -47,6 +47,8 @@ enum Part {
     Speed,
     /// The scheduler while a million delayed jobs wait
     Delayed,
+    /// What events cost, and how fast the history of one job is found
+    Events,
     All,
 }
 
@@ -70,8 +72,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         .collect();
     let plan = json!({ "measure": {
         "quick": options.quick,
-        "speed": options.part != Part::Delayed,
-        "delayed": options.part != Part::Speed,
+        "speed": matches!(options.part, Part::Speed | Part::All),
+        "delayed": matches!(options.part, Part::Delayed | Part::All),
+        "events": matches!(options.part, Part::Events | Part::All),
         "sqlite": options.store != Stores::Nats,
         "nats": nats,
         "scratch": scratch.path(),

@@ -51,12 +51,14 @@ pub(crate) async fn measure(plan: &Plan, server: &Server, report: &mut Report) -
             bench.run(report, keep).await?;
         }
         bench.against_fixed(report).await?;
-        bench.events(report).await?;
         bench.latency(report).await?;
         bench.footprint(report).await?;
     }
     if plan.delayed {
         bench.delayed(report).await?;
+    }
+    if plan.events {
+        bench.events(report).await?;
     }
     bench.storage.close().await;
     Ok(())
@@ -196,7 +198,7 @@ impl Bench<'_> {
         let compared =
             compare(what, rounds, jobs, async |turn| run(turn, true).await, async |turn| run(turn, false).await);
         events::report(report, &self.name, what, self.server.gated, compared.await?);
-        Ok(())
+        events::history(self.plan, &self.name, self.server.gated, &self.storage, report).await
     }
 
     fn results(&self) -> Results {

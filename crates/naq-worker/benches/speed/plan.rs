@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) speed: bool,
     /// Measure the scheduler while very many delayed jobs wait.
     pub(crate) delayed: bool,
+    /// Measure what events cost, and how fast those of one job are found.
+    pub(crate) events: bool,
     /// Measure the embedded store.
     pub(crate) sqlite: bool,
     /// Measure these servers.
@@ -76,6 +78,11 @@ impl Plan {
 
     /// Jobs that wait for their time while the scheduler is measured.
     pub(crate) fn delayed(&self) -> usize {
+        if self.quick { 50_000 } else { 1_000_000 }
+    }
+
+    /// Events among which those of one job are looked for.
+    pub(crate) fn told(&self) -> usize {
         if self.quick { 50_000 } else { 1_000_000 }
     }
 

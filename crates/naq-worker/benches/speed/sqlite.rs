@@ -55,12 +55,14 @@ pub(crate) async fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
         for keep in [Keep::Result, Keep::Nothing] {
             bench.run(report, keep).await?;
         }
-        bench.events(report).await?;
         bench.latency(report).await?;
         bench.footprint(report).await?;
     }
     if plan.delayed {
         bench.delayed(report).await?;
+    }
+    if plan.events {
+        bench.events(report).await?;
     }
     Ok(())
 }
@@ -243,6 +245,10 @@ impl Bench<'_> {
         let what = "run with result, events on";
         let compared = compare(what, rounds, jobs, async |_| run(true).await, async |_| run(false).await).await?;
         events::report(report, "SQLite", what, true, compared);
+        let file = self.file("history")?;
+        let storage = file.open().await?;
+        events::history(self.plan, "SQLite", true, &storage, report).await?;
+        storage.close().await;
         Ok(())
     }
 
