@@ -8,6 +8,7 @@ mod bulk;
 mod control;
 pub(crate) mod dead;
 pub(crate) mod demo;
+mod doctor;
 pub(crate) mod events;
 pub(crate) mod job;
 pub(crate) mod queue;

@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use naq_services::{
     StorageError, StorageErrorKind,
-    storage::{Bucket, KvChange, KvWatch, SharedStorage},
+    storage::{Bucket, KvChange, KvWatch, SharedStorage, Storage},
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -35,6 +35,50 @@ struct Lock {
     term: u64,
     /// Seconds.
     ttl: f64,
+}
+
+/// Who holds the lock of the scheduler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leader {
+    /// The worker's id, or the name of a process that only schedules.
+    pub holder: String,
+    /// Grows by one each time that somebody takes the lock.
+    pub term: u64,
+    /// Without a renewal for so long, another one takes over.
+    pub lock_ttl: Duration,
+    revision: u64,
+}
+
+impl Leader {
+    /// Whoever holds the lock, dead or alive; `None` if nobody does.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn look(storage: &dyn Storage) -> Result<Option<Self>, StorageError> {
+        let entry = storage.kv_get(Bucket::Locks, KEY).await?;
+        Ok(entry.and_then(|entry| {
+            let lock: Lock = serde_json::from_slice(&entry.value).ok()?;
+            let lock_ttl = Duration::try_from_secs_f64(lock.ttl).unwrap_or_default();
+            Some(Self { holder: lock.holder, term: lock.term, lock_ttl, revision: entry.revision })
+        }))
+    }
+
+    /// Waits until it renews the lock, or somebody else takes it, or gives it up; `false` if nothing of it happens within
+    /// `lock_ttl`: it is dead, and nobody stands by.
+    ///
+    /// # Errors
+    /// If the store cannot be asked.
+    pub async fn is_alive(&self, storage: &dyn Storage) -> Result<bool, StorageError> {
+        let mut watch = storage.kv_watch(Bucket::Locks, KEY).await?;
+        let mut standby = Standby::default();
+        let changed = async {
+            load(&mut *watch, &mut standby).await;
+            while standby.seen.as_ref().is_some_and(|seen| seen.revision == self.revision) {
+                standby.note(watch.next().await);
+            }
+        };
+        Ok(tokio::time::timeout(self.lock_ttl, changed).await.is_ok())
+    }
 }
 
 /// A candidate for the lock.

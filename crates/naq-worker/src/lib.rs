@@ -39,6 +39,7 @@ mod suspects;
 mod tell;
 
 pub use handler::{ErasedHandler, HandlerRegistry};
+pub use leader::Leader;
 #[doc(hidden)]
 pub use naq_services::__private;
 pub use options::{QueueSpec, SchedulerOptions, WorkerOptions};

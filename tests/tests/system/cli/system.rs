@@ -1,7 +1,7 @@
 //! `naq system …`, and what is said where nobody chose a store.
 
 use anyhow::{Context as _, Result};
-use naq_tests::NaqBinary;
+use naq_tests::{NaqBinary, eventually};
 use serde_json::json;
 
 use super::assert_fields;
@@ -26,10 +26,23 @@ async fn doctor_looks_at_the_store(backend: Backend) -> Result<()> {
     });
     assert_eq!(advice, old, "2.9 is supported and not recommended: {findings:?}");
 
-    let _worker = site.worker("only", &[]).await?;
-    let report = site.json(&["system", "doctor"]).await?;
-    let workers = report["findings"].as_array().into_iter().flatten().find(|finding| finding["subject"] == "workers");
-    assert_eq!(workers.context("nothing on workers")?["severity"], "ok");
+    let finding = async |subject: &str| -> Result<(String, String)> {
+        let report = site.json(&["system", "doctor"]).await?;
+        let found = report["findings"].as_array().into_iter().flatten().find(|finding| finding["subject"] == subject);
+        let text = |key: &str| found.and_then(|finding| finding[key].as_str()).unwrap_or_default().to_owned();
+        Ok((text("severity"), text("message")))
+    };
+    assert_eq!(finding("queue default").await?.1, "1 jobs wait and no live worker serves it");
+    let mut worker = site.worker("only", &[]).await?;
+    assert_eq!(finding("workers").await?.0, "ok");
+    eventually(COMMAND_LIMIT, "the worker leads", async || {
+        finding("scheduler").await.ok().filter(|(_, message)| message.contains(" leads, term 1"))
+    })
+    .await?;
+    // Nobody gives up its lock.
+    worker.kill().await?;
+    let (severity, message) = finding("scheduler").await?;
+    assert!(severity == "warning" && message.contains("leads no more"), "{severity}: {message}");
     Ok(())
 }
 

@@ -13,8 +13,6 @@ use crate::storage::{Finding, Severity};
 const MAX_CHECKED_BYTES: u64 = 1 << 30;
 /// A write-ahead log of this size means that a reader holds it up.
 const LARGE_LOG_BYTES: u64 = 256 << 20;
-/// So many dead letters are worth an alarm.
-const MANY_DEAD: i64 = 1000;
 
 fn finding(severity: Severity, subject: &str, message: String, advice: &str) -> Finding {
     Finding { severity, subject: subject.into(), message, advice: advice.into() }
@@ -40,14 +38,6 @@ pub(super) fn diagnose(
         ));
         findings.push(integrity(conn, file)?);
     }
-    let dead: i64 = conn.query_row("SELECT count(*) FROM dead", [], |row| row.get(0))?;
-    let many = dead >= MANY_DEAD;
-    findings.push(finding(
-        if many { Severity::Warning } else { Severity::Ok },
-        "dead letters",
-        format!("{dead} dead letters"),
-        if many { "look at them with `naq dead list`, then retry or purge them" } else { "" },
-    ));
     Ok(findings)
 }
 
