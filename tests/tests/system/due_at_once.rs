@@ -33,7 +33,7 @@ async fn fifty_thousand_at_one_instant_leave_no_gap_in_heartbeats(backend: Backe
     let (begun, at) = (Instant::now(), time(&running["started_at"])?);
     let trial = with(anonymous("naq.noop", json!({})), json!({"queue": "trial", "run_at": "2100-01-01T00:00:00Z"}));
     site.enqueue_all(std::iter::repeat_n(trial, TRIAL)).await?;
-    let lead = begun.elapsed() * 25 + Duration::from_secs(2);
+    let lead = begun.elapsed() * 40 + Duration::from_secs(2);
     let job = with(anonymous("naq.noop", json!({})), json!({"run_at": at.saturating_add(lead).to_string()}));
     site.enqueue_all(std::iter::repeat_n(job, JOBS)).await?;
     let waiting = site.queue("default").await?;
