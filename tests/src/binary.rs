@@ -3,7 +3,7 @@
 //! Output goes to files and not to pipes, so that no process ever blocks on a test that does not read. A process that is
 //! still alive when dropped is killed; what it started itself is its own affair, as it is in production.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -16,6 +16,7 @@ use tokio::process::{Child, Command};
 
 use crate::eventually;
 use crate::programs::{naq_program, naq_variables};
+use crate::terminal::Terminal;
 
 /// How to start the binary: a working folder and additional environment.
 #[derive(Debug, Clone)]
@@ -65,6 +66,25 @@ impl NaqBinary {
         self.spawn_to(args, Stdio::null(), &self.output_path("stderr")?, stderr.into())
     }
 
+    /// What a child finds in its environment beside what it inherits.
+    fn variables(&self) -> Vec<(String, OsString)> {
+        let folders =
+            [("HOME", ""), ("XDG_CONFIG_HOME", "config"), ("XDG_STATE_HOME", "state"), ("XDG_DATA_HOME", "data")];
+        let folders = folders.map(|(name, folder)| (name.to_owned(), self.dir.join(folder).into_os_string()));
+        let chosen = self.env.iter().map(|(name, value)| (name.clone(), OsString::from(value)));
+        folders.into_iter().chain(chosen).collect()
+    }
+
+    /// Starts it on a terminal of its own, of so many columns and rows, which it finds as its controlling terminal.
+    pub fn open_terminal<A: AsRef<OsStr>>(&self, args: &[A], size: (u16, u16)) -> Result<Terminal> {
+        let mut command = pty_process::Command::new(&self.program);
+        for name in naq_variables() {
+            command = command.env_remove(name);
+        }
+        command = command.args(args).current_dir(&self.dir).envs(self.variables());
+        Terminal::start(command.env("TERM", "xterm-256color").kill_on_drop(true), size)
+    }
+
     fn spawn_with<A: AsRef<OsStr>>(&self, args: &[A], stdin: Stdio) -> Result<NaqProcess> {
         let path = self.output_path("stderr")?;
         self.spawn_to(args, stdin, &path, File::create(&path)?.into())
@@ -79,11 +99,7 @@ impl NaqBinary {
         let child = command
             .args(args)
             .current_dir(&self.dir)
-            .env("HOME", &self.dir)
-            .env("XDG_CONFIG_HOME", self.dir.join("config"))
-            .env("XDG_STATE_HOME", self.dir.join("state"))
-            .env("XDG_DATA_HOME", self.dir.join("data"))
-            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .envs(self.variables())
             .stdin(stdin)
             .stdout(File::create(&stdout)?)
             .stderr(stderr)

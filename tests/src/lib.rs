@@ -7,6 +7,7 @@ mod binary;
 mod nats_server;
 mod programs;
 mod raw_nats;
+mod terminal;
 mod wait;
 
 pub use binary::{Finished, NaqBinary, NaqProcess};
@@ -14,4 +15,5 @@ pub use nats_server::{NatsOptions, NatsServer, ServerVersion};
 pub use programs::{naq_program, nats_program, python_modules};
 pub use raw_nats::RawNats;
 pub use rustix::process::Signal;
+pub use terminal::Terminal;
 pub use wait::eventually;

@@ -12,11 +12,13 @@ use naq_worker::QueueSpec;
 mod events;
 mod job;
 mod scheduler;
+mod top;
 
 pub use events::{EventsCommand, FilterArgs, StreamArgs, WindowArgs};
 pub(crate) use job::BY_HAND;
 pub use job::{BulkSource, ControlVerb, EnqueueArgs, JobCommand, UniqueArgs, When};
 pub use scheduler::{SchedulerCommand, TimingArgs, UpsertArgs};
+pub use top::TopArgs;
 
 /// A background job queue on one SQLite file or a NATS JetStream cluster.
 #[derive(Debug, Parser)]
@@ -80,6 +82,8 @@ pub enum Command {
     /// What happened to jobs, workers and schedules: live, for one job, in numbers
     #[command(subcommand)]
     Events(EventsCommand),
+    /// A live screen: queues, workers, what runs, what failed; keys to pause, cancel and retry
+    Top(TopArgs),
     /// About this program and its store
     #[command(subcommand)]
     System(SystemCommand),

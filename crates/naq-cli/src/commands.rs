@@ -14,6 +14,7 @@ pub(crate) mod job;
 pub(crate) mod queue;
 pub(crate) mod scheduler;
 pub(crate) mod system;
+pub(crate) mod top;
 pub(crate) mod worker;
 
 /// Asks before something that cannot be taken back. Where nobody can answer, `--yes` is needed.

@@ -44,6 +44,7 @@ pub async fn run_with(handlers: HandlerRegistry) -> ExitCode {
         Command::Worker(WorkerCommand::Start(_)) | Command::Scheduler(SchedulerCommand::Start) => {
             "info,async_nats=warn"
         }
+        Command::Top(_) => session::SILENT,
         _ => "warn",
     };
     let session = match Session::start(&cli.global, level) {
@@ -72,6 +73,7 @@ async fn dispatch(session: &Session, command: Command, handlers: HandlerRegistry
         Command::Dead(command) => Box::pin(commands::dead::run(session, command)).await,
         Command::Scheduler(command) => Box::pin(commands::scheduler::run(session, command)).await,
         Command::Events(command) => Box::pin(commands::events::run(session, command)).await,
+        Command::Top(args) => Box::pin(commands::top::run(session, args)).await,
         Command::System(command) => Box::pin(commands::system::run(session, command)).await,
         Command::Demo(args) => Box::pin(commands::demo::run(session, args)).await,
     }

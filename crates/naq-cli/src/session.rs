@@ -3,7 +3,10 @@
 //! Invariant: the store is opened on first use, so that a command that needs none works without one; it is closed before
 //! the program ends. Which store it is, is said once on standard error if nobody chose it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    io::{self, IsTerminal},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use naq_config::{ChosenBy, FlagOverride, LoadOptions, NaqConfig};
 use naq_services::{JobService, ServiceManager};
@@ -14,6 +17,9 @@ use crate::{
     error::{CliError, with_sources},
     output::{self, Output},
 };
+
+/// The log level of a command that draws on the whole terminal.
+pub(crate) const SILENT: &str = "off";
 
 /// One run of the program.
 #[derive(Debug)]
@@ -39,7 +45,10 @@ impl Session {
             options.flags.push(FlagOverride::new("--log-level", "logging.level", level));
         }
         let mut loaded = naq_config::load(&options)?;
-        if loaded.source_of("logging.level") == naq_config::Source::Default {
+        // Lines on a terminal that is drawn on would spoil the screen, whoever asked for them.
+        let spoils =
+            default_level == SILENT && loaded.config.logging.target_file().is_none() && io::stderr().is_terminal();
+        if spoils || loaded.source_of("logging.level") == naq_config::Source::Default {
             loaded.config.logging.level =
                 default_level.parse().map_err(|e| CliError::usage(format!("log level {default_level}: {e}")))?;
         }

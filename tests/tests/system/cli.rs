@@ -7,6 +7,7 @@ mod jobs;
 mod operators;
 mod scheduler;
 mod system;
+mod top;
 mod unique;
 
 use std::collections::BTreeSet;

@@ -117,7 +117,7 @@ fn span(time: Duration) -> String {
     duration::format(Duration::from_micros(u64::try_from(micros / step * step).unwrap_or(u64::MAX)))
 }
 
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -130,24 +130,25 @@ async fn history(events: &EventService, out: Output, job: &JobId) -> Result<(), 
     if out.is_json() {
         return out.list(&history, [""], |_| [String::new()], "");
     }
-    let mut before = first.time;
-    let rows: Vec<[String; 4]> = history
-        .iter()
-        .map(|event| {
-            let after = event.time.since(before);
-            before = event.time;
-            [event.time.to_string(), format!("+{}", span(after)), event.event_type.to_string(), remarks(event)]
-        })
-        .collect();
     let queue = first.queue.as_ref().map_or("-", |queue| queue.as_str());
     let kind = history.iter().find_map(|event| event.kind.as_deref()).unwrap_or("-");
     line(&format!("job {job}  kind {kind}  queue {queue}"))?;
-    line(&table(["time", "after", "event", ""], rows.into_iter()))?;
+    line(&table(["time", "after", "event", ""], steps(&history).into_iter()))?;
     line(&summary(&history))
 }
 
+/// What happened to one job, step by step: time, time since the step before, event, what else is known.
+pub(super) fn steps(history: &[Event]) -> Vec<[String; 4]> {
+    let mut before = history.first().map(|event| event.time);
+    let step = |event: &Event| {
+        let after = event.time.since(before.replace(event.time).unwrap_or(event.time));
+        [event.time.to_string(), format!("+{}", span(after)), event.event_type.to_string(), remarks(event)]
+    };
+    history.iter().map(step).collect()
+}
+
 /// How long everything took.
-fn summary(history: &[Event]) -> String {
+pub(super) fn summary(history: &[Event]) -> String {
     let sum = |of: fn(&Event) -> Option<Duration>| history.iter().filter_map(of).sum::<Duration>();
     let attempts = history.iter().filter(|event| event.event_type == EventType::Started).count();
     let total = match (history.first(), history.last()) {

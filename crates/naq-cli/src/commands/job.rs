@@ -212,11 +212,7 @@ pub(super) async fn cancel(jobs: &JobService, out: Output, ids: &[JobId], reason
     for id in ids {
         match jobs.cancel(id, reason).await {
             Ok(outcome) => {
-                out.one(&Change { job_id: id.clone(), outcome }, || match outcome {
-                    CancelOutcome::Cancelled { was } => format!("{id} cancelled (was {was})"),
-                    CancelOutcome::AlreadyEnded { status: Some(status) } => format!("{id} had already {status}"),
-                    CancelOutcome::AlreadyEnded { status: None } => format!("{id} had already ended"),
-                })?;
+                out.one(&Change { job_id: id.clone(), outcome }, || cancel_line(id, outcome))?;
                 if matches!(outcome, CancelOutcome::AlreadyEnded { .. }) {
                     refused = Some(CliError::failed(format!("job {id} had already ended; nothing was cancelled")));
                 }
@@ -225,6 +221,14 @@ pub(super) async fn cancel(jobs: &JobService, out: Output, ids: &[JobId], reason
         }
     }
     refused.map_or(Ok(()), Err)
+}
+
+pub(super) fn cancel_line(id: &JobId, outcome: CancelOutcome) -> String {
+    match outcome {
+        CancelOutcome::Cancelled { was } => format!("{id} cancelled (was {was})"),
+        CancelOutcome::AlreadyEnded { status: Some(status) } => format!("{id} had already {status}"),
+        CancelOutcome::AlreadyEnded { status: None } => format!("{id} had already ended"),
+    }
 }
 
 async fn retry(jobs: &JobService, out: Output, ids: &[JobId]) -> Result<(), CliError> {

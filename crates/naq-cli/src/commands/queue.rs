@@ -77,12 +77,16 @@ struct Paused<'a> {
 }
 
 fn paused(out: Output, queue: &QueueName, paused: bool, changed: bool) -> Result<(), CliError> {
-    out.one(&Paused { queue, paused, changed }, || match (paused, changed) {
+    out.one(&Paused { queue, paused, changed }, || pause_line(queue, paused, changed))
+}
+
+pub(super) fn pause_line(queue: &QueueName, paused: bool, changed: bool) -> String {
+    match (paused, changed) {
         (true, true) => format!("{queue} paused: nothing new starts, what runs goes on"),
         (true, false) => format!("{queue} was paused already"),
         (false, true) => format!("{queue} resumed"),
         (false, false) => format!("{queue} was not paused"),
-    })
+    }
 }
 
 #[derive(Serialize)]
