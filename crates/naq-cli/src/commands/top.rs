@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     args::TopArgs,
     error::{CliError, with_sources},
-    output::line,
+    output::{line, note},
     session::Session,
 };
 
@@ -47,7 +47,7 @@ const INBOX: usize = 64;
 /// Requests that are carried out at a time.
 const ASKED_MAX: usize = 16;
 /// What was asked for is waited for so long after the screen is closed.
-const LAST_WAIT: Duration = Duration::from_secs(5);
+const LAST_WAIT: Duration = Duration::from_secs(3);
 /// The width of a frame that goes to no terminal.
 const PLAIN_WIDTH: u16 = 120;
 /// The most rows of a plain frame.
@@ -81,7 +81,7 @@ pub(crate) async fn run(session: &Session, args: TopArgs) -> Result<(), CliError
 async fn once(store: &Store, mut model: Model, interval: Duration) -> Result<(), CliError> {
     let snapshot = store.look().await.map_err(CliError::failed)?;
     model.update(Message::Looked(Box::new(snapshot)));
-    model.update(Message::Failed(store.failures().await?.0));
+    model.update(Message::Failed(store.failures().await?));
     model.rates = Rates::known(store.flow().await?);
     let width = match crossterm::terminal::size() {
         Ok((width, _)) if io::stdout().is_terminal() => width,
@@ -231,6 +231,8 @@ fn broken(error: &JoinError) -> CliError {
 
 /// Lets what was asked for come to its end.
 async fn finish(mut asked: JoinSet<Message>) {
-    // What does not end by then is either done or not, as with any command that is interrupted.
-    let _ended = timeout(LAST_WAIT, async { while asked.join_next().await.is_some() {} }).await;
+    let ended = timeout(LAST_WAIT, async { while asked.join_next().await.is_some() {} }).await;
+    if ended.is_err() {
+        note("the store did not answer: what was asked for last may not have been done");
+    }
 }

@@ -78,7 +78,9 @@ fn head(frame: &mut Frame<'_>, area: Rect, model: &Model, interval: Duration) {
     let right = format!("leader {}  {time}", fit(leader, 24));
     let right_width = u16::try_from(Line::raw(&right).width()).unwrap_or(area.width).min(area.width);
     let left_width = area.width.saturating_sub(right_width + 2);
-    put(frame, area.x, area.y, left_width, &format!("naq top  {}", model.store), STRONG);
+    let only: Vec<&str> = model.only.iter().map(|queue| queue.as_str()).collect();
+    let only = if only.is_empty() { String::new() } else { format!("  only {}", only.join(", ")) };
+    put(frame, area.x, area.y, left_width, &format!("naq top  {}{only}", model.store), STRONG);
     put(frame, area.right() - right_width, area.y, right_width, &right, PLAIN);
 
     put(frame, area.x, area.y + 1, area.width, &totals(model), PLAIN);

@@ -137,7 +137,7 @@ pub(super) struct Model {
     /// Where the store is.
     pub(super) store: String,
     /// The queues that were asked for; all if empty.
-    only: Vec<QueueName>,
+    pub(super) only: Vec<QueueName>,
     pub(super) snapshot: Option<Snapshot>,
     /// Why the store could not be read the last time.
     pub(super) trouble: Option<String>,
@@ -193,8 +193,8 @@ impl Model {
                 None
             }
             Message::Failed(events) => {
-                let events = events.iter().filter(|event| is_wanted(&self.only, event));
-                events.for_each(|event| note_failure(&mut self.failures, event));
+                self.not_followed = None;
+                self.recall(&events);
                 None
             }
             Message::Happened(events) => {
@@ -235,6 +235,16 @@ impl Model {
         };
         snapshot.queues.sort_by_cached_key(|queue| (is_quiet(queue), queue.queue.clone()));
         (self.snapshot, self.trouble, self.unread) = (Some(snapshot), None, 0);
+    }
+
+    /// Adds failures of before those that are known.
+    fn recall(&mut self, events: &[Event]) {
+        let mut older = VecDeque::new();
+        let events = events.iter().filter(|event| is_wanted(&self.only, event));
+        events.for_each(|event| note_failure(&mut older, event));
+        older.retain(|failure| self.failures.iter().all(|known| known.id != failure.id));
+        self.failures.append(&mut older);
+        self.failures.truncate(FAILURES_MAX);
     }
 
     fn show_history(&mut self, job: &JobId, found: Result<Vec<Event>, String>) {

@@ -3,7 +3,7 @@
 //! Invariant: a store that is away ends nothing; it is told, and tried again. Reading never waits for the screen's keys
 //! nor they for it. Does not decide what is shown.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Add, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use naq_models::{Event, EventFilter, EventType, QueueName};
@@ -82,17 +82,18 @@ impl Store {
         timeout(LOOK_LIMIT, look).await.unwrap_or_else(|_| Err(format!("no answer within {}s", LOOK_LIMIT.as_secs())))
     }
 
-    /// The newest failures, oldest first, and where the log of events stands.
-    pub(super) async fn failures(&self) -> Result<(Vec<Event>, u64), StorageError> {
+    /// The newest failures, oldest first.
+    pub(super) async fn failures(&self) -> Result<Vec<Event>, StorageError> {
         let types = vec![EventType::Failed, EventType::RetryScheduled, EventType::Requeued];
-        self.events.recent(&EventFilter { types, ..EventFilter::default() }, FAILURES_MAX).await
+        Ok(self.events.recent(&EventFilter { types, ..EventFilter::default() }, FAILURES_MAX).await?.0)
     }
 
     /// What flowed through all queues of late.
     pub(super) async fn flow(&self) -> Result<Flow, StorageError> {
         let since = self.jobs.storage().now().await?.saturating_sub(WINDOW);
         let stats = self.events.stats(&EventFilter { since: Some(since), ..EventFilter::default() }).await?;
-        let rate = |types: &[EventType]| types.iter().filter_map(|of| stats.rates.get(of.as_str())).sum();
+        // Not a sum: that of nothing would be shown as -0.
+        let rate = |types: &[EventType]| types.iter().filter_map(|of| stats.rates.get(of.as_str())).fold(0.0, Add::add);
         Ok(Flow {
             enqueued: rate(&[EventType::Enqueued, EventType::Scheduled, EventType::Waiting]),
             completed: rate(&[EventType::Completed]),
@@ -126,7 +127,6 @@ impl Store {
     }
 
     async fn follow(&self, told: &mpsc::Sender<Message>) -> Result<(), StorageError> {
-        let (failures, position) = self.failures().await?;
         let types = vec![
             EventType::Enqueued,
             EventType::Scheduled,
@@ -136,18 +136,28 @@ impl Store {
             EventType::RetryScheduled,
             EventType::Requeued,
         ];
-        let mut stream = self.events.stream(EventFilter { types, ..EventFilter::default() }, position).await?;
-        let mut message = Message::Failed(failures);
-        while told.send(message).await.is_ok() {
-            let mut events = vec![stream.next().await];
-            while events.len() < EVENTS
-                && let Some(event) = stream.next().now_or_never()
-            {
-                events.push(event);
+        let filter = EventFilter { types, ..EventFilter::default() };
+        let (_, position) = self.events.recent(&filter, 0).await?;
+        let mut stream = self.events.stream(filter, position).await?;
+        // Where failures are rare, finding them means to read the whole log.
+        let mut earlier = pin!(self.failures().fuse());
+        loop {
+            let message = tokio::select! {
+                failures = &mut earlier => Message::Failed(failures?),
+                event = stream.next() => {
+                    let mut events = vec![event];
+                    while events.len() < EVENTS
+                        && let Some(event) = stream.next().now_or_never()
+                    {
+                        events.push(event);
+                    }
+                    Message::Happened(events)
+                }
+            };
+            if told.send(message).await.is_err() {
+                return Ok(());
             }
-            message = Message::Happened(events);
         }
-        Ok(())
     }
 
     /// Does what was asked; what became of it.

@@ -303,6 +303,15 @@ fn rates_are_means_of_whole_seconds() {
 }
 
 #[test]
+fn failures_that_are_found_late_come_after_newer_ones() {
+    let mut model = Model::new(String::new(), vec![]);
+    model.update(Message::Happened(vec![event(EventType::Failed, "mail-17", 1)]));
+    model.update(failed());
+    let found: Vec<_> = model.failures().iter().map(|failure| (failure.id.as_str(), failure.is_final)).collect();
+    assert_eq!(found, [("mail-17", true), ("mail-18", true)], "the newest of each job");
+}
+
+#[test]
 fn a_history_that_comes_too_late_opens_nothing() {
     let mut model = model();
     press(&mut model, "\t\t\th\x1b");
