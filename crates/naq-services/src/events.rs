@@ -22,6 +22,7 @@ use crate::{
 
 mod hook;
 mod logger;
+mod measurement;
 mod processor;
 mod queue;
 mod stream;
@@ -30,6 +31,7 @@ mod tests;
 
 pub use hook::{EventHook, EventSink};
 pub use logger::{EventLogger, EventLoggerOptions};
+pub use measurement::Measurement;
 pub use processor::EventProcessor;
 pub use stream::EventStream;
 
@@ -51,16 +53,17 @@ pub struct EventService {
 }
 
 impl EventService {
-    /// A service over a store. With `events.enabled = false` it can read events and tells none.
+    /// A service over a store. With `events.enabled = false` it can read events and keeps none; who listens on its
+    /// [`hook`](Self::hook), such as metrics, hears them all the same.
     #[must_use]
     pub fn new(storage: SharedStorage, config: &EventsConfig) -> Self {
-        if !config.enabled {
-            return Self { storage, hook: EventHook::silent(), logger: None, processors: Default::default() };
-        }
         let hook = EventHook::new(storage.virtual_clock());
-        let logger = Arc::new(EventLogger::start(Arc::clone(&storage), EventLoggerOptions::from(config)));
-        hook.add(Arc::clone(&logger) as Arc<dyn EventSink>);
-        Self { storage, hook, logger: Some(logger), processors: Default::default() }
+        let logger = config.enabled.then(|| {
+            let logger = Arc::new(EventLogger::start(Arc::clone(&storage), EventLoggerOptions::from(config)));
+            hook.add(Arc::clone(&logger) as Arc<dyn EventSink>);
+            logger
+        });
+        Self { storage, hook, logger, processors: Default::default() }
     }
 
     /// Where to tell events.

@@ -32,7 +32,7 @@ pub mod streams;
 
 pub use call_error::CallError;
 pub use context::{CancellationToken, FromContext, JobContext, State, States};
-pub use events::{AsyncJobEventLogger, EventHook, EventProcessor, EventService, EventSink};
+pub use events::{AsyncJobEventLogger, EventHook, EventProcessor, EventService, EventSink, Measurement};
 pub use failure::{Failure, IntoFailure, JobFailure};
 pub use handle::{JobHandle, ResultError, ResultErrorKind};
 pub use jobs::{JobService, JobServiceError, JobServiceErrorKind, JobSettings, Receipt};

@@ -1,7 +1,7 @@
 //! [`EventHook`]: the one place where everything in this process tells what happened.
 //!
 //! Invariant: telling never waits, and costs one load where nobody listens: events are made only for somebody. Several
-//! may listen (the log, processors, later metrics); each gets the same shared events.
+//! may listen (the log, processors, metrics); each gets the same shared events.
 
 use std::{
     fmt,
@@ -17,12 +17,16 @@ use naq_models::{
     event::{Event, EventId, EventOrigin, EventType},
 };
 
+use super::Measurement;
 use crate::storage::VirtualClock;
 
 /// Somebody who listens.
 pub trait EventSink: Send + Sync + 'static {
     /// Takes events that have just happened. Called on the threads that jobs run on: must neither block nor panic.
     fn record(&self, events: &Arc<[Event]>);
+
+    /// Takes a number that no event carries, under the same terms. Does nothing unless it is implemented.
+    fn measure(&self, _measurement: &Measurement) {}
 }
 
 /// Where events are told. Cheap to clone; all clones are one.
@@ -89,6 +93,16 @@ impl EventHook {
     pub fn emit_all(&self, make: impl FnOnce() -> Vec<Event>) {
         if self.is_heard() {
             self.tell(make());
+        }
+    }
+
+    /// Tells a number, made only if somebody listens.
+    pub fn measure(&self, make: impl FnOnce() -> Measurement) {
+        if let Some(sinks) = self.listening() {
+            let measurement = make();
+            for sink in &*sinks.list.read().unwrap_or_else(PoisonError::into_inner) {
+                sink.measure(&measurement);
+            }
         }
     }
 

@@ -87,8 +87,39 @@ async fn turned_off_nothing_is_made() {
     let service = EventService::new(memory().await, &EventsConfig { enabled: false, ..EventsConfig::default() });
     assert!(!service.hook().is_heard());
     service.hook().emit(EventType::Started, |_| panic!("an event that nobody hears"));
+    service.hook().measure(|| panic!("a number that nobody hears"));
     assert!(!service.register_event_processor(Arc::new(Noting::default())));
     assert_eq!(service.recent(&EventFilter::default(), 10).await.unwrap().0, []);
+}
+
+#[derive(Default)]
+struct Counting {
+    events: AtomicU64,
+    measured: Mutex<Vec<Measurement>>,
+}
+
+impl EventSink for Counting {
+    fn record(&self, events: &Arc<[Event]>) {
+        self.events.fetch_add(events.len() as u64, Ordering::Relaxed);
+    }
+
+    fn measure(&self, measurement: &Measurement) {
+        self.measured.lock().unwrap().push(measurement.clone());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn turned_off_nothing_is_kept_but_a_sink_hears_all() {
+    let service = EventService::new(memory().await, &EventsConfig { enabled: false, ..EventsConfig::default() });
+    let counting = Arc::new(Counting::default());
+    service.hook().add(Arc::clone(&counting) as Arc<dyn EventSink>);
+    tell(&service, EventType::Started, "job-1");
+    let settled = Measurement::Settled { jobs: 3, took: Duration::from_millis(2) };
+    service.hook().measure(|| settled.clone());
+    assert_eq!(counting.events.load(Ordering::Relaxed), 1);
+    assert_eq!(*counting.measured.lock().unwrap(), [settled]);
+    assert!(service.flush(PATIENCE).await);
+    assert_eq!((service.recent(&EventFilter::default(), 10).await.unwrap().0, service.dropped()), (Vec::new(), 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
