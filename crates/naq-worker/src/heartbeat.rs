@@ -11,7 +11,7 @@ use futures_util::{
     future::{Fuse, FusedFuture},
 };
 use naq_services::{
-    StorageError,
+    Measurement, StorageError,
     storage::{Heartbeat, Lease, LeaseState},
 };
 use tokio::{
@@ -128,6 +128,7 @@ fn beat(shared: &Shared, presence: Presence, opened: oneshot::Sender<Result<(), 
         }
         // Jobs that ended just now. What is not removed runs out.
         let _in_time = tokio::time::timeout(LAST_LOOK, progress::flush(shared, &*heartbeat)).await;
+        shared.measure_slots(0, 0);
     });
 }
 
@@ -141,27 +142,37 @@ async fn keep(shared: &Shared, heartbeat: &dyn Heartbeat, stop: CancellationToke
         tokio::select! {
             () = stop.cancelled() => return,
             () = &mut extending => {}
-            _ = ticks.tick() => enforce(shared),
+            _ = ticks.tick() => {
+                shared.health.beats();
+                enforce(shared);
+                shared.measure_slots(shared.concurrency, shared.leases.running_count());
+            }
         }
         let due = shared.leases.to_extend(BootTime::now());
         if !due.is_empty() && extending.is_terminated() {
-            extending.set(extend(heartbeat, due).fuse());
+            extending.set(extend(shared, heartbeat, due).fuse());
         }
     }
 }
 
-async fn extend(heartbeat: &dyn Heartbeat, held: Vec<Arc<Held>>) {
+async fn extend(shared: &Shared, heartbeat: &dyn Heartbeat, held: Vec<Arc<Held>>) {
     let asked = BootTime::now();
     let leases: Vec<Lease> = held.iter().map(|held| held.lease().clone()).collect();
     let states = heartbeat.extend(&leases).await;
-    let mut unknown = 0;
+    let (mut extended, mut lost, mut unknown) = (0, 0, 0);
     for (held, state) in held.iter().zip(states) {
         if state == LeaseState::Lost && matches!(held.phase(), Phase::Buffered | Phase::Running) {
             tracing::warn!(job = %held.id(), "the lease is lost: the job is stopped");
+            lost += 1;
         }
+        extended += usize::from(state == LeaseState::Held);
         unknown += usize::from(state == LeaseState::Unknown);
         Leases::note(held, state, asked);
     }
+    if unknown < leases.len() {
+        shared.health.store_answered();
+    }
+    shared.events.measure(|| Measurement::LeasesExtended { held: extended, lost, unknown });
     if unknown > 0 {
         tracing::warn!(unknown, asked = leases.len(), "the store did not confirm all leases");
         // A store that does not answer is not asked in a tight loop.

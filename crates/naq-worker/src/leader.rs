@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::BootTime;
+use crate::{Health, clock::BootTime};
 
 /// The key of the lock.
 pub(crate) const KEY: &str = "scheduler";
@@ -88,6 +88,7 @@ pub(crate) struct Candidate {
     /// Unique among all candidates at all times.
     pub(crate) holder: String,
     pub(crate) ttl: Duration,
+    pub(crate) health: Health,
 }
 
 /// What a standby knows of the lock.
@@ -132,6 +133,8 @@ impl Candidate {
         let mut watch = self.storage.kv_watch(Bucket::Locks, KEY).await?;
         let mut standby = Standby::default();
         let Some(()) = stop.run_until_cancelled(load(&mut *watch, &mut standby)).await else { return Ok(None) };
+        self.health.store_answered();
+        self.health.serves();
         loop {
             let patience = self.patience(standby.seen.as_ref());
             if patience.is_zero() {
@@ -146,7 +149,12 @@ impl Candidate {
             }
             tokio::select! {
                 () = stop.cancelled() => return Ok(None),
-                change = watch.next() => standby.note(change),
+                change = watch.next() => {
+                    if change != KvChange::Restart {
+                        self.health.store_answered();
+                    }
+                    standby.note(change);
+                }
                 () = sleep(if patience.is_zero() { RETRY } else { patience }) => {}
             }
         }
@@ -174,6 +182,7 @@ impl Candidate {
             Some(seen) => self.storage.kv_update(Bucket::Locks, KEY, value, seen.revision, None).await?,
         };
         term.authority.extend(self.valid_until(asked));
+        self.health.store_answered();
         Ok(term)
     }
 
@@ -184,6 +193,7 @@ impl Candidate {
             Ok(revision) => {
                 term.revision = revision;
                 term.authority.extend(self.valid_until(asked));
+                self.health.store_answered();
                 Ok(true)
             }
             Err(error) if error.kind() == StorageErrorKind::Conflict => self.adopt(term, asked).await,
@@ -207,6 +217,7 @@ impl Candidate {
             Ok(revision) => {
                 term.revision = revision;
                 term.authority.extend(self.valid_until(asked));
+                self.health.store_answered();
                 Ok(true)
             }
             Err(error) if error.kind() == StorageErrorKind::Conflict => Ok(false),

@@ -217,6 +217,11 @@ impl Leases {
         running
     }
 
+    /// How many handlers run.
+    pub(crate) fn running_count(&self) -> usize {
+        self.table().values().filter(|held| held.phase() == Phase::Running).count()
+    }
+
     /// What has to be extended at `now`: a third of the lease has gone since the last confirmation.
     pub(crate) fn to_extend(&self, now: BootTime) -> Vec<Arc<Held>> {
         let due = |held: &&Arc<Held>| {

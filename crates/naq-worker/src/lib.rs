@@ -21,6 +21,7 @@ mod dependencies;
 mod due;
 mod ending;
 mod executor;
+mod health;
 mod heartbeat;
 mod intake;
 mod job_log;
@@ -39,6 +40,7 @@ mod suspects;
 mod tell;
 
 pub use handler::{ErasedHandler, HandlerRegistry};
+pub use health::{Health, NotAlive, NotReady};
 pub use leader::Leader;
 #[doc(hidden)]
 pub use naq_services::__private;

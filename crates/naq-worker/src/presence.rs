@@ -79,6 +79,7 @@ impl Presence {
             let entry = Bytes::from(serde_json::to_vec(&info).expect("an entry holds only strings and numbers"));
             match heartbeat.put(Bucket::Workers, &shared.worker_id, entry, shared.options.ttl).await {
                 Ok(()) => {
+                    shared.health.store_answered();
                     let before = written.as_ref().map(|(_, before)| before.status);
                     shared.tell_alive(before, info.status);
                     written = Some((Instant::now(), info));

@@ -19,7 +19,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use naq_models::{JobId, ScheduleStatus};
 use naq_services::{
-    SchedulerService, SchedulerServiceError, StorageError,
+    Measurement, SchedulerService, SchedulerServiceError, StorageError,
     scheduler::StoredSchedule,
     storage::{Bucket, KvWatch, SharedStorage},
 };
@@ -177,6 +177,11 @@ impl Recurring<'_> {
         }
         let pending = stored.record.pending.clone();
         let published = self.service.publish(&stored.record, &pending).await;
+        if let Some(oldest) = published.done.iter().min() {
+            let jobs = published.done.len();
+            let late = || self.clock.now().since(*oldest);
+            self.service.jobs().events().measure(|| Measurement::Fired { jobs, late: late() });
+        }
         let noted = self.service.published_from(stored, &published.done).await?;
         published.trouble.map_or(Ok(noted), |error| Err(Trouble::Publish(error)))
     }

@@ -10,14 +10,15 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use naq_models::{EventType, Timestamp, WireFormat};
 use naq_services::{
-    EventHook, JobService, JobServiceError, JobSettings, SchedulerService, SchedulerServiceError, StorageError,
+    EventHook, JobService, JobServiceError, JobSettings, Measurement, SchedulerService, SchedulerServiceError,
+    StorageError,
     storage::{DueEntry, DueFeed, Promoted, SharedStorage, WaitingEntry},
 };
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Shutdown,
+    Health, Shutdown,
     clock::{BootTime, StoreClock},
     dependencies::{Dependencies, DependenciesError},
     due::{Mover, Unreadable},
@@ -106,7 +107,8 @@ impl Scheduler {
         options: SchedulerOptions,
         format: WireFormat,
     ) -> Self {
-        let candidate = Candidate { storage: storage.clone(), holder: holder.into(), ttl: options.lock_ttl };
+        let health = Health::new(options.lock_ttl);
+        let candidate = Candidate { storage: storage.clone(), holder: holder.into(), ttl: options.lock_ttl, health };
         // The limit is the store's: who defined a schedule has checked its jobs against the configuration.
         let settings = JobSettings { format, max_body: usize::MAX, ..JobSettings::default() };
         let schedules = SchedulerService::new(JobService::new(storage.clone(), settings));
@@ -118,6 +120,13 @@ impl Scheduler {
     pub fn with_events(mut self, events: EventHook) -> Self {
         self.schedules = SchedulerService::new(self.schedules.jobs().with_events(events));
         self
+    }
+
+    /// Whether it is ready, for probes: it leads or stands by, and has heard from the store within `lock_ttl`. It has no
+    /// heartbeat, so it counts as alive as long as the process can say so.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.candidate.health.clone()
     }
 
     fn tell_leader(&self, event_type: EventType) {
@@ -137,6 +146,7 @@ impl Scheduler {
     /// Dropping the future is safe for the store; the lock is then not given up but runs out.
     pub async fn run(&self, shutdown: &Shutdown) -> Result<(), SchedulerError> {
         let stop = shutdown.graceful();
+        let _health = self.candidate.health.ends();
         let mut pause = PAUSE_MIN;
         loop {
             match self.take_turn(stop).await {
@@ -315,13 +325,18 @@ impl Scheduler {
         now: Timestamp,
         authority: &Authority,
     ) -> Result<usize, SchedulerError> {
+        let begun = BootTime::now();
         let ids: Vec<_> = due.into_iter().map(|entry| entry.id).collect();
         let entries = self.storage.get_scheduled(&ids).await.map_err(SchedulerError::Store)?;
         let mover = Mover { storage: &self.storage, format: self.format };
         let (mut promotions, mut moved) = (Vec::with_capacity(entries.len()), 0);
+        let mut oldest: Option<Timestamp> = None;
         for entry in entries.into_iter().flatten().filter(|entry| entry.run_at.is_some_and(|at| at <= now)) {
             match mover.promotion(&entry) {
-                Ok(promotion) => promotions.push(promotion),
+                Ok(promotion) => {
+                    oldest = oldest.into_iter().chain(entry.run_at).min();
+                    promotions.push(promotion);
+                }
                 Err(Unreadable::NotBuilt(text)) => return Err(SchedulerError::Format(text)),
                 Err(Unreadable::Damaged(text)) => moved += usize::from(mover.bury(&entry, &text, now).await),
             }
@@ -330,10 +345,11 @@ impl Scheduler {
         if promotions.is_empty() || !authority.is_valid(BootTime::now()) {
             return Ok(moved);
         }
-        let mut trouble = None;
+        let (mut trouble, mut fired) = (None, 0);
         for promoted in self.storage.promote(promotions).await {
             match promoted {
-                Ok(Promoted::Done | Promoted::AlreadyEnded) => moved += 1,
+                Ok(Promoted::Done) => fired += 1,
+                Ok(Promoted::AlreadyEnded) => moved += 1,
                 Ok(Promoted::Superseded) => {}
                 Err(error) => trouble = Some(error),
             }
@@ -341,7 +357,11 @@ impl Scheduler {
         if let Some(error) = trouble {
             tracing::warn!(%error, "due jobs could not be moved to their queues; they stay due");
         }
-        Ok(moved)
+        if let (1.., Some(oldest)) = (fired, oldest) {
+            let late = || now.since(oldest) + BootTime::now().since(begun);
+            self.schedules.jobs().events().measure(|| Measurement::Fired { jobs: fired, late: late() });
+        }
+        Ok(moved + fired)
     }
 }
 

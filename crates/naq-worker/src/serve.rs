@@ -53,6 +53,7 @@ const HAND_BACK: usize = 512;
 /// Runs a worker to its end.
 pub(crate) async fn serve(worker: Worker, handlers: Handle, shutdown: Shutdown) -> Result<WorkerReport, WorkerError> {
     panic_guard::install_hook();
+    let _health = worker.health.ends();
     let (mut running, consumer) = Running::start(worker, handlers).await?;
     running.claim(consumer, &shutdown).await;
     running.finish(&shutdown).await;
@@ -102,6 +103,7 @@ impl Running {
             clock,
             settler,
             events: worker.events,
+            health: worker.health,
         }));
         let watch = ControlWatch::open(&*shared.storage, &shared.controls, &shared.leases)
             .await
@@ -185,6 +187,7 @@ impl Running {
     /// Claims jobs until there is a reason to stop.
     async fn claim(&mut self, mut consumer: Box<dyn Consumer>, shutdown: &Shutdown) {
         self.apply_pauses();
+        self.shared.health.serves();
         loop {
             self.tell_demand(&mut *consumer);
             let event = self.next_event(&mut *consumer, shutdown).await;
@@ -206,6 +209,7 @@ impl Running {
                 Event::Stop => break,
             }
         }
+        self.shared.health.stops();
         self.shared.close();
         self.stage.send_replace(Stage::Stopping);
         let held = self.shared.intake().drain();

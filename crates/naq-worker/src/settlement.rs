@@ -16,7 +16,7 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use naq_models::{JobError, JobStatus, error_type};
 use naq_services::{
-    StorageError, StorageErrorKind,
+    Measurement, StorageError, StorageErrorKind,
     storage::{Action, Settled, Settlement},
 };
 use tokio::{
@@ -191,7 +191,14 @@ async fn settle(shared: &Shared, batch: Vec<Finished>) -> Call {
             clear_scheduled: finished.traces.scheduled,
         })
         .collect::<Vec<_>>();
-    let outcomes = if settlements.is_empty() { Vec::new() } else { shared.storage.settle(settlements).await };
+    let outcomes = if settlements.is_empty() {
+        Vec::new()
+    } else {
+        let asked = BootTime::now();
+        let outcomes = shared.storage.settle(settlements).await;
+        shared.events.measure(|| Measurement::Settled { jobs: outcomes.len(), took: BootTime::now().since(asked) });
+        outcomes
+    };
     let (mut failed, mut ended) = (Vec::new(), Vec::with_capacity(batch.len()));
     for (finished, outcome) in batch.into_iter().zip(outcomes) {
         match outcome {

@@ -16,6 +16,7 @@ use crate::{
     HandlerRegistry,
     cancel::Controls,
     clock::{BootTime, StoreClock},
+    health::Health,
     intake::Intake,
     lease::{Held, Leases},
     options::{QueueSpec, WorkerOptions},
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) tally: Tally,
     pub(crate) settler: Settler,
     pub(crate) events: EventHook,
+    pub(crate) health: Health,
     /// The largest body that the store takes, in bytes.
     pub(crate) max_body: usize,
     intake: Mutex<Intake>,
@@ -67,12 +69,24 @@ pub(crate) struct Parts {
     pub(crate) clock: StoreClock,
     pub(crate) settler: Settler,
     pub(crate) events: EventHook,
+    pub(crate) health: Health,
 }
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { storage, worker_id, handlers, states, options, queues, concurrency, clock, settler, events } =
-            parts;
+        let Parts {
+            storage,
+            worker_id,
+            handlers,
+            states,
+            options,
+            queues,
+            concurrency,
+            clock,
+            settler,
+            events,
+            health,
+        } = parts;
         let shares: Vec<_> = queues
             .iter()
             .map(|queue| (queue.lease.unwrap_or(options.lease), queue.weight.map(std::num::NonZeroU32::get)))
@@ -100,6 +114,7 @@ impl Shared {
             clock,
             settler,
             events,
+            health,
         }
     }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use naq_models::{Event, EventType, JobError, JobResult, Progress, ScheduleId, wire};
-use naq_services::storage::Action;
+use naq_services::{Measurement, storage::Action};
 
 use crate::{
     clock::BootTime,
@@ -49,6 +49,11 @@ impl Shared {
 
     pub(crate) fn tell_error(&self, error: &WorkerError) {
         self.tell_worker(EventType::WorkerError, |event| event.with_message(&error.to_string()));
+    }
+
+    /// Tells how busy the worker is; no slots say that it has ended.
+    pub(crate) fn measure_slots(&self, slots: usize, running: usize) {
+        self.events.measure(|| Measurement::Slots { worker_id: Arc::clone(&self.worker_id), slots, running });
     }
 
     /// Tells that the worker is alive, and whether it has become idle or busy.

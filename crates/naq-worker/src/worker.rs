@@ -11,7 +11,7 @@ use naq_services::{EventHook, StorageError, context::States, storage::SharedStor
 use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
-    ErasedHandler, HandlerRegistry, Shutdown,
+    ErasedHandler, HandlerRegistry, Health, Shutdown,
     handler::{BlockingHandler, DuplicateHandler, JobHandler, MissingState, blocking, typed},
     options::{QueueSpec, WorkerOptions},
     report::WorkerReport,
@@ -36,6 +36,7 @@ pub struct Worker {
     pub(crate) states: Arc<States>,
     pub(crate) options: WorkerOptions,
     pub(crate) events: EventHook,
+    pub(crate) health: Health,
 }
 
 impl fmt::Debug for Worker {
@@ -179,6 +180,12 @@ impl Worker {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Whether it lives and is ready, for probes; to be taken before it is run.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.clone()
     }
 
     /// Runs until it is asked to stop, or, with [`WorkerOptions::burst`], until nothing is left to do. Handlers run on
@@ -338,6 +345,7 @@ impl WorkerBuilder {
             concurrency: self.concurrency,
             handlers: self.handlers,
             states: Arc::new(self.states),
+            health: Health::new(self.options.ttl),
             options: self.options,
             events: self.events,
         })
