@@ -1,8 +1,13 @@
-//! Logging for naq: formats, files, and the fields that tie a line to its job.
+//! What is seen of naq from outside: logging, and, with feature `metrics`, metrics and probes over HTTP.
 //!
-//! Invariant: logging never blocks or fails a job; what cannot be written in time is dropped and counted. This is the
-//! only crate that names `tracing-subscriber`; everything else only emits `tracing` events.
+//! Invariant: observing never blocks or fails a job; a log line that cannot be written in time is dropped and counted. This
+//! is the only crate that names `tracing-subscriber`, `prometheus-client` and `axum`; everything else only emits `tracing`
+//! events and tells its event hook.
 //!
-//! Not here: what is logged. The worker opens the span [`logging::JOB_SPAN`] around each run of a handler.
+//! Not here: what is logged, told and measured. The worker opens the span [`logging::JOB_SPAN`] around each run of a handler.
 
+#[cfg(feature = "metrics")]
+pub mod http;
 pub mod logging;
+#[cfg(feature = "metrics")]
+pub mod metrics;

@@ -57,6 +57,8 @@ pub use naq_services::{
 };
 #[cfg(feature = "logging")]
 pub use naq_telemetry::logging;
+#[cfg(feature = "metrics")]
+pub use naq_telemetry::{http, metrics};
 #[cfg(feature = "testing")]
 pub use naq_testing as testing;
 #[cfg(feature = "worker")]

@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("naq-models", &[]),
     ("naq-macros", &[]),
     ("naq-config", &["naq-models"]),
-    ("naq-telemetry", &["naq-models", "naq-config"]),
+    ("naq-telemetry", &["naq-models", "naq-config", "naq-services"]),
     ("naq-services", &["naq-models", "naq-config"]),
     ("naq-queue", &["naq-models", "naq-config", "naq-services"]),
     ("naq-worker", &["naq-models", "naq-config", "naq-services"]),
@@ -50,6 +50,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("figment", &["naq-config"]),
     ("bincode", &["naq-models"]),
     ("tracing-subscriber", &["naq-telemetry"]),
+    ("axum", &["naq-telemetry"]),
+    ("prometheus-client", &["naq-telemetry"]),
 ];
 
 /// What a build with some features must not contain.
