@@ -6,6 +6,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use naq_config::ListenAddress;
 use naq_models::{JobId, JobStatus, Priority, QueueName, Timestamp, duration};
 use naq_worker::QueueSpec;
 
@@ -17,7 +18,7 @@ mod top;
 pub use events::{EventsCommand, FilterArgs, StreamArgs, WindowArgs};
 pub(crate) use job::BY_HAND;
 pub use job::{BulkSource, ControlVerb, EnqueueArgs, JobCommand, UniqueArgs, When};
-pub use scheduler::{SchedulerCommand, TimingArgs, UpsertArgs};
+pub use scheduler::{SchedulerCommand, SchedulerStartArgs, TimingArgs, UpsertArgs};
 pub use top::TopArgs;
 
 /// A background job queue on one SQLite file or a NATS JetStream cluster.
@@ -123,6 +124,9 @@ pub struct WorkerStartArgs {
     /// Do not take part in firing delayed jobs
     #[arg(long)]
     pub no_scheduler: bool,
+    /// Answer /metrics, /healthz and /readyz at this address; a port alone is one of 127.0.0.1, port 0 any that is free
+    #[arg(long, value_name = "PORT|IP:PORT")]
+    pub listen: Option<ListenAddress>,
 }
 
 /// `naq queue …`

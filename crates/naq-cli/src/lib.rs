@@ -12,6 +12,7 @@ pub mod args;
 mod commands;
 mod configured;
 pub mod error;
+mod listening;
 mod output;
 mod session;
 
@@ -41,7 +42,7 @@ pub async fn run() -> ExitCode {
 pub async fn run_with(handlers: HandlerRegistry) -> ExitCode {
     let cli = Cli::parse();
     let level = match &cli.command {
-        Command::Worker(WorkerCommand::Start(_)) | Command::Scheduler(SchedulerCommand::Start) => {
+        Command::Worker(WorkerCommand::Start(_)) | Command::Scheduler(SchedulerCommand::Start(_)) => {
             "info,async_nats=warn"
         }
         Command::Top(_) => session::SILENT,

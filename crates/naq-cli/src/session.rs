@@ -77,6 +77,16 @@ impl Session {
         }
     }
 
+    /// Tells what a program has to know that started this one, whatever its output: one line on standard error.
+    pub fn tell(&self, text: &str) {
+        if self.is_log_on_stderr() || self.config().logging.target_file().is_some() {
+            tracing::info!("{text}");
+        }
+        if !self.is_log_on_stderr() {
+            output::note(text);
+        }
+    }
+
     /// Says that something is probably not as it was meant.
     pub fn warn(&self, text: &str) {
         if self.is_log_on_stderr() {

@@ -12,8 +12,8 @@ use naq_models::QueueName;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    byte_size::ByteSize, handlers::HandlerConfig, logging::LoggingConfig, nats::NatsConfig, schedules::ScheduleConfig,
-    serde_forms, store::StoreUrl, text::words,
+    byte_size::ByteSize, handlers::HandlerConfig, listen::ListenAddress, logging::LoggingConfig, nats::NatsConfig,
+    schedules::ScheduleConfig, serde_forms, store::StoreUrl, text::words,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -164,6 +164,8 @@ pub struct WorkersConfig {
     /// How long a stopping worker lets its jobs finish before it hands them back.
     #[serde(with = "serde_forms::duration")]
     pub shutdown_timeout: Duration,
+    /// Where the worker answers `/metrics`, `/healthz` and `/readyz`; nowhere if unset.
+    pub listen: Option<ListenAddress>,
     /// Named sets of queues, for `worker start` by name.
     pub pools: BTreeMap<String, WorkerPoolConfig>,
 }
@@ -176,6 +178,7 @@ impl Default for WorkersConfig {
             ttl: MINUTE,
             max_job_duration: DAY,
             shutdown_timeout: Duration::from_secs(30),
+            listen: None,
             pools: BTreeMap::new(),
         }
     }

@@ -4,6 +4,7 @@ mod control;
 mod demo;
 mod events;
 mod jobs;
+mod metrics;
 mod operators;
 mod scheduler;
 mod system;

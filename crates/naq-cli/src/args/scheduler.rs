@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use naq_config::ListenAddress;
 use naq_models::{Missed, Overlap, QueueName, ScheduleId, Timestamp};
 
 use super::{parse_duration, parse_time};
@@ -11,7 +12,7 @@ use super::{parse_duration, parse_time};
 #[derive(Debug, Subcommand)]
 pub enum SchedulerCommand {
     /// Fire delayed jobs, retries and recurring jobs until stopped, without running jobs
-    Start,
+    Start(SchedulerStartArgs),
     /// Every recurring job, with when it is next due
     Jobs,
     /// Everything about one recurring job, with its next five runs
@@ -47,6 +48,14 @@ pub enum SchedulerCommand {
         #[arg(long, short)]
         yes: bool,
     },
+}
+
+/// `naq scheduler start …`
+#[derive(Debug, Args)]
+pub struct SchedulerStartArgs {
+    /// Answer /metrics, /healthz and /readyz at this address; a port alone is one of 127.0.0.1, port 0 any that is free
+    #[arg(long, value_name = "PORT|IP:PORT")]
+    pub listen: Option<ListenAddress>,
 }
 
 /// `naq scheduler upsert …`

@@ -20,10 +20,13 @@ use crate::{
 const UPCOMING: usize = 5;
 
 pub(crate) async fn run(session: &Session, command: SchedulerCommand) -> Result<(), CliError> {
+    if let SchedulerCommand::Start(args) = &command {
+        return super::worker::scheduler(session, args).await;
+    }
     let (jobs, out) = (session.jobs().await?, session.output());
     let service = SchedulerService::new(jobs.clone());
     match command {
-        SchedulerCommand::Start => super::worker::scheduler(session, &jobs).await,
+        SchedulerCommand::Start(_) => unreachable!("it was run above"),
         SchedulerCommand::Jobs => list(&service, out).await,
         SchedulerCommand::Show { id } => show(out, &service.get(&id).await?),
         SchedulerCommand::Upsert(args) => upsert(&service, out, *args).await,

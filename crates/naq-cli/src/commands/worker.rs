@@ -1,15 +1,16 @@
 //! `naq worker …` and `naq scheduler start`.
 
-use naq_services::{JobService, storage::StorageInfo};
+use naq_services::storage::StorageInfo;
 use naq_worker::{
     HandlerRegistry, Scheduler, Shutdown, Worker, WorkerError, WorkerInfo, WorkerReport, list_workers,
     registry::WorkerStatus, signals,
 };
 
 use crate::{
-    args::{WorkerCommand, WorkerStartArgs},
+    args::{SchedulerStartArgs, WorkerCommand, WorkerStartArgs},
     configured,
     error::{CliError, with_sources},
+    listening::Listening,
     output::Output,
     session::Session,
 };
@@ -23,6 +24,8 @@ pub(crate) async fn run(session: &Session, command: WorkerCommand, handlers: Han
 }
 
 async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRegistry) -> Result<(), CliError> {
+    // Before anything else: a probe is answered while the store is waited for, and a port that is taken costs nothing.
+    let listening = Listening::start(session, args.listen.or(session.config().workers.listen))?;
     let jobs = session.jobs().await?;
     // So that `naq::enqueue` in a handler goes to the store that the worker serves, whatever the environment says.
     naq_queue::install(session.services().clone()).await.map_err(|e| CliError::failed(with_sources(&e)))?;
@@ -63,6 +66,9 @@ async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRe
         builder = builder.name(name);
     }
     let worker = builder.build().map_err(|e| CliError::usage(e.to_string()))?;
+    if let Some(listening) = &listening {
+        listening.observe(session, worker.health()).await?;
+    }
     let shutdown = Shutdown::new();
     let _signals = listen(&shutdown)?;
     let outcome = worker.run(shutdown).await;
@@ -101,8 +107,10 @@ fn finished(out: Output, report: &WorkerReport) -> Result<(), CliError> {
 }
 
 /// `naq scheduler start`.
-pub(crate) async fn scheduler(session: &Session, jobs: &JobService) -> Result<(), CliError> {
-    configured::declare_schedules(session, jobs).await?;
+pub(crate) async fn scheduler(session: &Session, args: &SchedulerStartArgs) -> Result<(), CliError> {
+    let listening = Listening::start(session, args.listen)?;
+    let jobs = session.jobs().await?;
+    configured::declare_schedules(session, &jobs).await?;
     let options = configured::scheduler_options(session.config());
     let holder = format!("scheduler-{}-{:08x}", std::process::id(), rand::random::<u32>());
     session.announce(&format!("scheduler: {holder} at {}; Ctrl-C stops", jobs.storage().info().location));
@@ -110,6 +118,9 @@ pub(crate) async fn scheduler(session: &Session, jobs: &JobService) -> Result<()
     let _signals = listen(&shutdown)?;
     let scheduler = Scheduler::new(jobs.storage().clone(), holder, options, jobs.settings().format)
         .with_events(jobs.events().clone());
+    if let Some(listening) = &listening {
+        listening.observe(session, scheduler.health()).await?;
+    }
     scheduler.run(&shutdown).await.map_err(|e| CliError::failed(with_sources(&e)))
 }
 

@@ -215,6 +215,7 @@ fn variables_become_what_the_setting_is() {
         .variable("NAQ_SCHEDULES__S__EVERY", "5")
         .variable("NAQ_SCHEDULES__S__ARGS", r#"{"n": 1}"#)
         .variable("NAQ_WORKERS__POOLS__P__QUEUES", r#"["a:2"]"#)
+        .variable("NAQ_WORKERS__LISTEN", "9464")
         .load()
         .unwrap()
         .config;
@@ -226,6 +227,7 @@ fn variables_become_what_the_setting_is() {
     assert_eq!(loaded.schedules["s"].every, Some(5 * SECOND));
     assert!(matches!(&loaded.handlers["wc"], HandlerConfig::Exec(exec) if exec.command == ["python3", "wc.py"]));
     assert_eq!(loaded.workers.pools["p"].queues, ["a:2"]);
+    assert_eq!(loaded.workers.listen.unwrap().to_string(), "127.0.0.1:9464");
 }
 
 #[test]
