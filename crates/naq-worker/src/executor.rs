@@ -221,7 +221,7 @@ fn start<'a>(shared: &Shared, held: &'a Held, job: Job, traces: Traces) -> Step<
         started_at: shared.clock.now(),
         begun: now,
         deadline: now.plus(granted),
-        progress: shared.progress.slot(),
+        progress: shared.progress.begin(),
         traces,
     });
     // An intent that arrived before the start was recorded found nobody to tell.
@@ -236,7 +236,7 @@ fn start<'a>(shared: &Shared, held: &'a Held, job: Job, traces: Traces) -> Step<
         shared.storage.clone(),
         Arc::clone(&shared.states),
     );
-    let context = context.with_progress(run.progress.clone());
+    let context = context.with_progress(run.progress.slot().clone());
     ControlFlow::Continue((run, context))
 }
 

@@ -16,11 +16,11 @@ use std::{
 
 use naq_models::{Job, JobId, Timestamp};
 use naq_services::{
-    CancellationToken, ProgressSlot,
+    CancellationToken,
     storage::{Claim, Lease, LeaseState, RunningAt, RunningJobs},
 };
 
-use crate::{clock::BootTime, job_log::JobLog};
+use crate::{clock::BootTime, job_log::JobLog, progress::RunProgress};
 
 /// Where a held job stands in this worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub(crate) struct Run {
     pub(crate) begun: BootTime,
     pub(crate) deadline: BootTime,
     /// Where its handler says how far it is.
-    pub(crate) progress: ProgressSlot,
+    pub(crate) progress: RunProgress,
     /// What its settlement has to clear away.
     pub(crate) traces: Traces,
 }
@@ -324,7 +324,7 @@ pub(crate) mod tests {
             started_at: Timestamp::EPOCH,
             begun: BootTime::from_nanos(0),
             deadline: now.plus(timeout),
-            progress: ProgressSlot::default(),
+            progress: RunProgress::default(),
             traces: Traces::default(),
         });
         held
@@ -390,7 +390,7 @@ pub(crate) mod tests {
             started_at: Timestamp::EPOCH,
             begun: BootTime::from_nanos(0),
             deadline: at(1),
-            progress: ProgressSlot::default(),
+            progress: RunProgress::default(),
             traces: Traces::default(),
         });
         assert!(run.token.is_cancelled());

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use crate::{
-    Shutdown, progress,
+    Shutdown,
     registry::{RUNNING_NAMED_MAX, RunningJob, WorkerInfo, WorkerStatus},
     shared::Shared,
     worker::Worker,
@@ -105,7 +105,7 @@ fn describe(shared: &Shared, identity: &Identity, stage: Stage) -> WorkerInfo {
             queue: run.job.queue.clone(),
             attempt: run.job.attempt,
             started_at: run.started_at,
-            progress: progress::newest(run, now),
+            progress: run.progress.kept(),
         })
         .collect();
     let status = match stage {

@@ -38,13 +38,13 @@ pub(crate) struct ProgressBoard {
 
 impl ProgressBoard {
     /// Where a job that is about to start leaves its progress.
-    pub(crate) fn slot(&self) -> ProgressSlot {
-        ProgressSlot::new(Arc::clone(&self.news))
+    pub(crate) fn begin(&self) -> RunProgress {
+        RunProgress { slot: ProgressSlot::new(Arc::clone(&self.news)), kept: Mutex::default() }
     }
 
     /// The job has ended for good. One that said nothing in its last attempt costs no look: what an earlier one said runs out.
     pub(crate) fn ended(&self, run: &Run) {
-        if run.progress.newest().is_some() {
+        if run.progress.slot.newest().is_some() {
             self.lock().insert(run.job.id.clone());
             self.news.notify_one();
         }
@@ -52,6 +52,25 @@ impl ProgressBoard {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<JobId>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one running job says of how far it is.
+#[derive(Debug, Default)]
+pub(crate) struct RunProgress {
+    slot: ProgressSlot,
+    /// What was brought to the store last.
+    kept: Mutex<Option<Progress>>,
+}
+
+impl RunProgress {
+    /// Where its handler leaves it.
+    pub(crate) fn slot(&self) -> &ProgressSlot {
+        &self.slot
+    }
+
+    pub(crate) fn kept(&self) -> Option<Progress> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -90,14 +109,9 @@ pub(crate) async fn flush(shared: &Shared, heartbeat: &dyn Heartbeat) {
 
 /// What a job has said since the last look, which is told to the events.
 fn of_run(shared: &Shared, run: &Run) -> Option<(JobId, Progress)> {
-    let (fraction, message) = run.progress.take_new()?;
+    let (fraction, message) = run.progress.slot.take_new()?;
     let progress = Progress::new(fraction, message, run.job.attempt, shared.clock.now());
+    *run.progress.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress.clone());
     shared.tell_progress(run, &progress);
     Some((run.job.id.clone(), progress))
-}
-
-/// What a job said last.
-pub(crate) fn newest(run: &Run, at: naq_models::Timestamp) -> Option<Progress> {
-    let (fraction, message) = run.progress.newest()?;
-    Some(Progress::new(fraction, message, run.job.attempt, at))
 }

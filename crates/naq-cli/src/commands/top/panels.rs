@@ -166,8 +166,10 @@ fn workers(workers: &[&WorkerInfo], now: Timestamp, window: Range<usize>) -> Lis
 }
 
 /// How far a job says it is; `None` if it says nothing.
-fn progress(_job: &RunningJob) -> Option<String> {
-    None
+fn progress(job: &RunningJob) -> Option<String> {
+    let progress = job.progress.as_ref()?;
+    let message = progress.message.as_deref().map_or_else(String::new, |message| format!(" {message}"));
+    Some(format!("{:.0}%{message}", progress.fraction * 100.0))
 }
 
 fn running(running: &[Running<'_>], now: Timestamp, width: u16, window: Range<usize>) -> List {

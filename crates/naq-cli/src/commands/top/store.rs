@@ -7,8 +7,8 @@ use std::{ops::Add, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use naq_models::{Event, EventFilter, EventType, QueueName};
-use naq_services::{EventService, JobService, StorageError, storage::Bucket};
-use serde::Deserialize;
+use naq_services::{EventService, JobService, StorageError};
+use naq_worker::Leader;
 use tokio::{
     sync::{Notify, mpsc},
     time::{sleep, timeout},
@@ -28,8 +28,6 @@ use crate::{
     session::Session,
 };
 
-/// The key of the leader's lock.
-const LEADER: &str = "scheduler";
 /// After events could not be followed, another try is made after so long.
 const RETRY: Duration = Duration::from_secs(2);
 /// Events that are handed over at a time.
@@ -38,12 +36,6 @@ const EVENTS: usize = 1000;
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
 /// The window of the rates of a single frame.
 const WINDOW: Duration = Duration::from_secs(10);
-
-/// What is read of the lock.
-#[derive(Deserialize)]
-struct Lock {
-    holder: String,
-}
 
 /// The store, and which of its queues are wanted.
 #[derive(Debug, Clone)]
@@ -75,8 +67,7 @@ impl Store {
             let storage = self.jobs.storage();
             let failed = |error: StorageError| with_sources(&error);
             let workers = naq_worker::list_workers(&**storage).await.map_err(failed)?;
-            let lock = storage.kv_get(Bucket::Locks, LEADER).await.map_err(failed)?;
-            let leader = lock.and_then(|lock| serde_json::from_slice::<Lock>(&lock.value).ok()).map(|lock| lock.holder);
+            let leader = Leader::look(&**storage).await.map_err(failed)?.map(|leader| leader.holder);
             Ok(Snapshot { now: storage.now().await.map_err(failed)?, queues, workers, leader })
         };
         timeout(LOOK_LIMIT, look).await.unwrap_or_else(|_| Err(format!("no answer within {}s", LOOK_LIMIT.as_secs())))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
-use naq_models::{Event, EventId, EventType, JobError, JobId, QueueName, Timestamp, event::EventOrigin};
+use naq_models::{Event, EventId, EventType, JobError, JobId, Progress, QueueName, Timestamp, event::EventOrigin};
 use naq_services::jobs::QueueReport;
 use naq_worker::registry::{RunningJob, WorkerInfo, WorkerStatus};
 use ratatui::{Terminal, backend::TestBackend};
@@ -50,6 +50,7 @@ fn job(id: &str, kind: &str, queue: &str, seconds: u64) -> RunningJob {
         queue: QueueName::new(queue).unwrap(),
         attempt: 1,
         started_at: before(seconds),
+        progress: (seconds > 60).then(|| Progress::new(0.42, "page 42 of 100".into(), 1, before(1))),
     }
 }
 
