@@ -177,7 +177,9 @@ impl ScheduleRecord {
                 None => Some(now),
             };
         }
-        let due = match self.within_end(self.next) {
+        // A run that was triggered by hand may be due later than the one that waits: no two have one id.
+        let later = self.last_due.map(|last| last.saturating_add(Duration::from_millis(1)));
+        let due = match self.within_end(self.next.max(later.filter(|_| self.next.is_some()))) {
             Some(due) if due <= now => due,
             future => {
                 self.move_to(future);

@@ -378,6 +378,20 @@ fn refused_definitions() {
     assert_eq!("skip".parse::<Overlap>(), Ok(Overlap::Skip));
 }
 
+/// Catches: a run whose id a run by hand had already, so that it would be taken for done.
+#[test]
+fn a_run_by_hand_before_the_first_one_by_completion_has_its_own_id() {
+    let created = record(Schedule::after_completion(secs(159)));
+    let by_hand = created.trigger(s(160)).unwrap();
+    assert_eq!(by_hand.fires, [s(160)]);
+    let ended = |due: Timestamp| LastRun::Ended(due.saturating_add(secs(1)));
+    let first = by_hand.record.published(&[s(160)]).advance(s(162), ended(s(160)), TOLERANCE);
+    let due = s(160).saturating_add(Duration::from_millis(1));
+    assert_eq!(first.fires, [due]);
+    let next = first.record.published(&[due]).advance(s(163), ended(due), TOLERANCE);
+    assert_eq!((next.fires, next.record.next), (vec![], Some(due.saturating_add(secs(160)))));
+}
+
 fn any_schedule() -> impl Strategy<Value = Schedule> {
     let timing = prop_oneof![
         (1u64..200).prop_map(|n| Schedule::every(secs(n))),
