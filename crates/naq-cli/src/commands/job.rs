@@ -226,6 +226,7 @@ pub(super) async fn cancel(jobs: &JobService, out: Output, ids: &[JobId], reason
 pub(super) fn cancel_line(id: &JobId, outcome: CancelOutcome) -> String {
     match outcome {
         CancelOutcome::Cancelled { was } => format!("{id} cancelled (was {was})"),
+        CancelOutcome::AlreadyEnded { status: Some(JobStatus::Cancelled) } => format!("{id} had been cancelled before"),
         CancelOutcome::AlreadyEnded { status: Some(status) } => format!("{id} had already {status}"),
         CancelOutcome::AlreadyEnded { status: None } => format!("{id} had already ended"),
     }

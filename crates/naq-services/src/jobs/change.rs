@@ -71,6 +71,8 @@ impl JobService {
                 Ok(CancelOutcome::Cancelled { was })
             }
             Ok(Ended::AlreadyEnded) => match self.find(id).await {
+                // Its worker had heard of this call and was faster.
+                Ok(trace) if trace.status() == JobStatus::Cancelled => Ok(CancelOutcome::Cancelled { was }),
                 Ok(trace) => Ok(CancelOutcome::AlreadyEnded {
                     status: Some(trace.status()).filter(|status| status.is_terminal()),
                 }),

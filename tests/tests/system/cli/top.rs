@@ -55,7 +55,7 @@ async fn a_screen_shows_what_goes_on_and_keys_step_in(backend: Backend) -> Resul
     top.type_keys("n").await?;
     top.shows(COMMAND_LIMIT, "long was not cancelled").await?;
     top.type_keys("cy").await?;
-    top.shows(COMMAND_LIMIT, "long cancelled (was ").await?;
+    top.shows(COMMAND_LIMIT, "long cancelled (was running)").await?;
     assert_eq!(site.json(&["job", "status", "long"]).await?["status"], "cancelled");
 
     top.type_keys("\th").await?;
