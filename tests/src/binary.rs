@@ -68,11 +68,11 @@ impl NaqBinary {
 
     /// What a child finds in its environment beside what it inherits.
     fn variables(&self) -> Vec<(String, OsString)> {
-        let folders =
-            [("HOME", ""), ("XDG_CONFIG_HOME", "config"), ("XDG_STATE_HOME", "state"), ("XDG_DATA_HOME", "data")];
+        let home = [("HOME".to_owned(), self.dir.clone().into_os_string())].into_iter();
+        let folders = [("XDG_CONFIG_HOME", "config"), ("XDG_STATE_HOME", "state"), ("XDG_DATA_HOME", "data")];
         let folders = folders.map(|(name, folder)| (name.to_owned(), self.dir.join(folder).into_os_string()));
         let chosen = self.env.iter().map(|(name, value)| (name.clone(), OsString::from(value)));
-        folders.into_iter().chain(chosen).collect()
+        home.chain(folders).chain(chosen).collect()
     }
 
     /// Starts it on a terminal of its own, of so many columns and rows, which it finds as its controlling terminal.
