@@ -9,7 +9,9 @@ use std::{
     str::FromStr,
 };
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::text::number_or_text;
 
 /// An address to listen on, written `9464` (loopback), `0.0.0.0:9464`, `[::1]:9464`, or with port 0 for one that is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,25 +60,8 @@ impl Serialize for ListenAddress {
 
 impl<'de> Deserialize<'de> for ListenAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl de::Visitor<'_> for Visitor {
-            type Value = ListenAddress;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a port (on 127.0.0.1) or an address such as 0.0.0.0:9464")
-            }
-            fn visit_u64<E: de::Error>(self, port: u64) -> Result<ListenAddress, E> {
-                let refused = |_| E::invalid_value(de::Unexpected::Unsigned(port), &self);
-                u16::try_from(port).map(ListenAddress::local).map_err(refused)
-            }
-            fn visit_i64<E: de::Error>(self, port: i64) -> Result<ListenAddress, E> {
-                let refused = |_| E::invalid_value(de::Unexpected::Signed(port), &self);
-                u16::try_from(port).map(ListenAddress::local).map_err(refused)
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<ListenAddress, E> {
-                text.parse().map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_any(Visitor)
+        let expected = "a port (on 127.0.0.1) or an address such as 0.0.0.0:9464";
+        number_or_text(deserializer, expected, |port| u16::try_from(port).map(Self::local).ok())
     }
 }
 

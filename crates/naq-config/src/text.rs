@@ -101,6 +101,35 @@ impl<'de> Deserialize<'de> for Word {
     }
 }
 
+/// Reads a setting that is written as a whole number or as a text; `number` says what a number means, if anything.
+pub(crate) fn number_or_text<'de, D: Deserializer<'de>, T: std::str::FromStr>(
+    deserializer: D,
+    expected: &'static str,
+    number: fn(u64) -> Option<T>,
+) -> Result<T, D::Error> {
+    struct Visitor<T> {
+        expected: &'static str,
+        number: fn(u64) -> Option<T>,
+    }
+    impl<T: std::str::FromStr> de::Visitor<'_> for Visitor<T> {
+        type Value = T;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.expected)
+        }
+        fn visit_u64<E: de::Error>(self, value: u64) -> Result<T, E> {
+            (self.number)(value).ok_or_else(|| E::invalid_value(de::Unexpected::Unsigned(value), &self))
+        }
+        fn visit_i64<E: de::Error>(self, value: i64) -> Result<T, E> {
+            let read = u64::try_from(value).ok().and_then(self.number);
+            read.ok_or_else(|| E::invalid_value(de::Unexpected::Signed(value), &self))
+        }
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+            text.parse().map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+        }
+    }
+    deserializer.deserialize_any(Visitor { expected, number })
+}
+
 /// A password, token or key seed. It is compared and cloned like a string, and printed as `***`.
 #[derive(Clone)]
 pub struct Secret(SecretString);

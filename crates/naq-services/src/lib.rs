@@ -15,6 +15,7 @@ pub mod context;
 pub mod events;
 pub mod failure;
 pub mod handle;
+mod host_clock;
 pub mod jobs;
 #[cfg(feature = "nats")]
 pub mod kv_stores;

@@ -128,7 +128,7 @@ fn beat(shared: &Shared, presence: Presence, opened: oneshot::Sender<Result<(), 
         }
         // Jobs that ended just now. What is not removed runs out.
         let _in_time = tokio::time::timeout(LAST_LOOK, progress::flush(shared, &*heartbeat)).await;
-        shared.measure_slots(0, 0);
+        shared.measure_slots(0);
     });
 }
 
@@ -145,7 +145,7 @@ async fn keep(shared: &Shared, heartbeat: &dyn Heartbeat, stop: CancellationToke
             _ = ticks.tick() => {
                 shared.health.beats();
                 enforce(shared);
-                shared.measure_slots(shared.concurrency, shared.leases.running_count());
+                shared.measure_slots(shared.concurrency);
             }
         }
         let due = shared.leases.to_extend(BootTime::now());

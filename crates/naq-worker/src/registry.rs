@@ -43,6 +43,13 @@ pub struct WorkerInfo {
     pub status: WorkerStatus,
 }
 
+impl WorkerInfo {
+    /// The names of its queues, without their weights.
+    pub fn queue_names(&self) -> impl Iterator<Item = &str> {
+        self.queues.iter().map(|queue| queue.split(':').next().unwrap_or(queue))
+    }
+}
+
 /// A job that a worker runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunningJob {

@@ -33,7 +33,7 @@ use crate::{
     report::WorkerReport,
     scheduler::Scheduler,
     settlement::{self, Settler},
-    shared::{Parts, Shared},
+    shared::Shared,
     worker::{Worker, WorkerError},
 };
 
@@ -92,19 +92,7 @@ impl Running {
         let clock = StoreClock::measured(&*worker.storage).await.map_err(store("ask the store for its time"))?;
         let (settler, queue) = Settler::new();
         let identity = Identity::of(&worker, clock.now());
-        let shared = Arc::new(Shared::new(Parts {
-            storage: worker.storage,
-            worker_id: worker.id,
-            handlers: worker.handlers,
-            states: worker.states,
-            options: worker.options,
-            queues: worker.queues,
-            concurrency: worker.concurrency,
-            clock,
-            settler,
-            events: worker.events,
-            health: worker.health,
-        }));
+        let shared = Arc::new(Shared::new(worker, clock, settler));
         let watch = ControlWatch::open(&*shared.storage, &shared.controls, &shared.leases)
             .await
             .map_err(store("read what is paused and cancelled"))?;

@@ -24,7 +24,7 @@ use crate::{
     report::Tally,
     settlement::Settler,
     suspects::Suspects,
-    worker::WorkerError,
+    worker::{Worker, WorkerError},
 };
 
 pub(crate) struct Shared {
@@ -57,36 +57,9 @@ pub(crate) struct Shared {
     failed: CancellationToken,
 }
 
-/// The parts of [`Shared`] that are made before it.
-pub(crate) struct Parts {
-    pub(crate) storage: SharedStorage,
-    pub(crate) worker_id: Arc<str>,
-    pub(crate) handlers: HandlerRegistry,
-    pub(crate) states: Arc<States>,
-    pub(crate) options: WorkerOptions,
-    pub(crate) queues: Vec<QueueSpec>,
-    pub(crate) concurrency: usize,
-    pub(crate) clock: StoreClock,
-    pub(crate) settler: Settler,
-    pub(crate) events: EventHook,
-    pub(crate) health: Health,
-}
-
 impl Shared {
-    pub(crate) fn new(parts: Parts) -> Self {
-        let Parts {
-            storage,
-            worker_id,
-            handlers,
-            states,
-            options,
-            queues,
-            concurrency,
-            clock,
-            settler,
-            events,
-            health,
-        } = parts;
+    pub(crate) fn new(worker: Worker, clock: StoreClock, settler: Settler) -> Self {
+        let Worker { storage, id, handlers, states, options, queues, concurrency, events, health, .. } = worker;
         let shares: Vec<_> = queues
             .iter()
             .map(|queue| (queue.lease.unwrap_or(options.lease), queue.weight.map(std::num::NonZeroU32::get)))
@@ -105,7 +78,7 @@ impl Shared {
             fatal: Mutex::new(None),
             failed: CancellationToken::new(),
             storage,
-            worker_id,
+            worker_id: id,
             handlers,
             states,
             options,

@@ -52,8 +52,12 @@ impl Shared {
     }
 
     /// Tells how busy the worker is; no slots say that it has ended.
-    pub(crate) fn measure_slots(&self, slots: usize, running: usize) {
-        self.events.measure(|| Measurement::Slots { worker_id: Arc::clone(&self.worker_id), slots, running });
+    pub(crate) fn measure_slots(&self, slots: usize) {
+        self.events.measure(|| Measurement::Slots {
+            worker_id: Arc::clone(&self.worker_id),
+            slots,
+            running: self.leases.running_count(),
+        });
     }
 
     /// Tells that the worker is alive, and whether it has become idle or busy.

@@ -158,8 +158,7 @@ impl Seen {
     /// Queues in which jobs wait and which nobody serves.
     fn unserved(&self) -> Vec<Finding> {
         let is_served = |queue: &QueueReport| {
-            let names = self.workers.iter().flat_map(|worker| &worker.queues);
-            names.map(|name| name.split(':').next().unwrap_or(name)).any(|name| name == queue.queue.as_str())
+            self.workers.iter().flat_map(WorkerInfo::queue_names).any(|name| name == queue.queue.as_str())
         };
         let wait = self.queues.iter().filter(|queue| queue.pending > 0);
         wait.filter_map(|queue| {

@@ -9,7 +9,6 @@ use std::{
         Arc, LazyLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use naq_models::{
@@ -18,7 +17,7 @@ use naq_models::{
 };
 
 use super::Measurement;
-use crate::storage::VirtualClock;
+use crate::{host_clock::host_time, storage::VirtualClock};
 
 /// Somebody who listens.
 pub trait EventSink: Send + Sync + 'static {
@@ -143,11 +142,4 @@ pub(super) fn next_id(time: Timestamp) -> EventId {
     static ORIGIN: LazyLock<EventOrigin> = LazyLock::new(|| EventOrigin::new(rand::random()));
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     EventId::new(time, *ORIGIN, NUMBER.fetch_add(1, Ordering::Relaxed))
-}
-
-/// For events that nothing with a better clock tells.
-#[expect(clippy::disallowed_methods, reason = "asking the store would cost a round trip for each event")]
-pub(super) fn host_time() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::EPOCH.saturating_add(since)
 }

@@ -18,10 +18,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     EventSink,
-    hook::{host_time, next_id},
+    hook::next_id,
     queue::{EventQueue, Next},
 };
-use crate::storage::SharedStorage;
+use crate::{host_clock::host_time, storage::SharedStorage};
 
 /// At the end, what waits has so long to be stored.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -181,12 +181,7 @@ impl Writer {
                     }
                 }
                 Next::Events(events) => {
-                    let batches = event::encode(
-                        events.iter().flat_map(|events| events.iter()).filter(|event| self.options.wants(event)),
-                    );
-                    drop(events);
-                    self.write(batches).await;
-                    self.queue.finished();
+                    self.store(events).await;
                     self.tell_drops().await;
                 }
             }
@@ -202,11 +197,17 @@ impl Writer {
     /// The last writes.
     async fn finish(&mut self) {
         while let Next::Events(events) = self.queue.next(Duration::ZERO, MOST_AT_ONCE) {
-            let wanted = events.iter().flat_map(|events| events.iter()).filter(|event| self.options.wants(event));
-            let batches = event::encode(wanted);
-            self.write(batches).await;
-            self.queue.finished();
+            self.store(events).await;
         }
+    }
+
+    /// Brings what was taken from the queue to the store, or drops it.
+    async fn store(&mut self, events: Vec<Arc<[Event]>>) {
+        let wanted = events.iter().flat_map(|events| events.iter()).filter(|event| self.options.wants(event));
+        let batches = event::encode(wanted);
+        drop(events);
+        self.write(batches).await;
+        self.queue.finished();
     }
 
     /// Stores batches; tries again while that may help.

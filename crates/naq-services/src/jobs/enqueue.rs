@@ -5,8 +5,6 @@
 //!
 //! Not here: what an id excludes (the store, atomically), what a unique key does ([`super::unique`]).
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use futures_util::future::{join, join_all};
 use naq_models::{Address, Job, JobId, JobStatus, Priority, QueueName, Timestamp, Unique, wire};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
@@ -18,6 +16,7 @@ use super::{
 };
 use crate::{
     handle::JobHandle,
+    host_clock::host_time,
     new_job::{MAX_KIND, NewJob},
     storage::{Enqueued, Entry},
 };
@@ -301,11 +300,4 @@ fn check(job: &Job) -> Result<()> {
         return refuse(JobServiceErrorKind::InvalidJob, why.to_string());
     }
     Ok(())
-}
-
-/// The time of this host, for ids and `enqueued_at`: for people and for order, never compared with a due time.
-#[expect(clippy::disallowed_methods, reason = "asking the store would cost a round trip for each enqueue")]
-fn host_time() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::EPOCH.saturating_add(since)
 }

@@ -293,11 +293,7 @@ impl Model {
     /// The workers that are shown: those that serve a queue that is shown.
     pub(super) fn workers(&self) -> Vec<&WorkerInfo> {
         let workers = self.snapshot.iter().flat_map(|snapshot| &snapshot.workers);
-        // A queue that is served by weight stands there as `mail:3`.
-        fn name(queue: &str) -> &str {
-            queue.split(':').next().unwrap_or(queue)
-        }
-        workers.filter(|worker| worker.queues.iter().any(|queue| self.is_shown(name(queue)))).collect()
+        workers.filter(|worker| worker.queue_names().any(|queue| self.is_shown(queue))).collect()
     }
 
     /// The running jobs that are shown, the longest-running first.

@@ -4,7 +4,7 @@
 //! Memory grows with the queues in which something happened in the last [`WINDOW`] seconds, not with events.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     ops::AddAssign,
 };
 
@@ -40,6 +40,21 @@ impl Flow {
             _ => return None,
         }
         Some(flow)
+    }
+
+    /// The types of events that count for something.
+    pub(super) fn types() -> impl Iterator<Item = &'static EventType> {
+        EventType::ALL.iter().filter(|event_type| Self::of(event_type).is_some())
+    }
+
+    /// The flow of events that happen so often, by the names of their types.
+    pub(super) fn of_rates(rates: &BTreeMap<String, f64>) -> Self {
+        let mut sum = Self::default();
+        for (name, rate) in rates {
+            let Self { enqueued, completed, failed } = Self::of(&EventType::named(name)).unwrap_or_default();
+            sum += Self { enqueued: enqueued * rate, completed: completed * rate, failed: failed * rate };
+        }
+        sum
     }
 
     fn per_second(self, seconds: f64) -> Self {

@@ -3,7 +3,7 @@
 //! Invariant: a store that is away ends nothing; it is told, and tried again. Reading never waits for the screen's keys
 //! nor they for it. Does not decide what is shown.
 
-use std::{ops::Add, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use naq_models::{Event, EventFilter, EventType, QueueName};
@@ -34,6 +34,8 @@ const RETRY: Duration = Duration::from_secs(2);
 const EVENTS: usize = 1000;
 /// A look that takes longer is given up and counts as failed.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
+/// What the list of failures is made of.
+const FAILURES: [EventType; 3] = [EventType::Failed, EventType::RetryScheduled, EventType::Requeued];
 /// The window of the rates of a single frame.
 const WINDOW: Duration = Duration::from_secs(10);
 
@@ -75,21 +77,15 @@ impl Store {
 
     /// The newest failures, oldest first.
     pub(super) async fn failures(&self) -> Result<Vec<Event>, StorageError> {
-        let types = vec![EventType::Failed, EventType::RetryScheduled, EventType::Requeued];
-        Ok(self.events.recent(&EventFilter { types, ..EventFilter::default() }, FAILURES_MAX).await?.0)
+        let filter = EventFilter { types: FAILURES.to_vec(), ..EventFilter::default() };
+        Ok(self.events.recent(&filter, FAILURES_MAX).await?.0)
     }
 
     /// What flowed through all queues of late.
     pub(super) async fn flow(&self) -> Result<Flow, StorageError> {
         let since = self.jobs.storage().now().await?.saturating_sub(WINDOW);
         let stats = self.events.stats(&EventFilter { since: Some(since), ..EventFilter::default() }).await?;
-        // Not a sum: that of nothing would be shown as -0.
-        let rate = |types: &[EventType]| types.iter().filter_map(|of| stats.rates.get(of.as_str())).fold(0.0, Add::add);
-        Ok(Flow {
-            enqueued: rate(&[EventType::Enqueued, EventType::Scheduled, EventType::Waiting]),
-            completed: rate(&[EventType::Completed]),
-            failed: rate(&[EventType::Failed]),
-        })
+        Ok(Flow::of_rates(&stats.rates))
     }
 
     /// Looks again and again, one look after the other, sooner when somebody asks for it. Ends when nobody listens.
@@ -118,15 +114,7 @@ impl Store {
     }
 
     async fn follow(&self, told: &mpsc::Sender<Message>) -> Result<(), StorageError> {
-        let types = vec![
-            EventType::Enqueued,
-            EventType::Scheduled,
-            EventType::Waiting,
-            EventType::Completed,
-            EventType::Failed,
-            EventType::RetryScheduled,
-            EventType::Requeued,
-        ];
+        let types = Flow::types().chain(&FAILURES).cloned().collect();
         let filter = EventFilter { types, ..EventFilter::default() };
         let (_, position) = self.events.recent(&filter, 0).await?;
         let mut stream = self.events.stream(filter, position).await?;

@@ -14,6 +14,7 @@ use super::{
     topology::{Drift, bucket_config, dead_config, queue_config},
 };
 use crate::{
+    host_clock::host_time,
     storage::{Finding, Result, Severity},
     streams::StreamInfo,
 };
@@ -88,10 +89,8 @@ impl Shared {
 
     async fn clock_finding(&self) -> Result<Finding> {
         let there = self.now("diagnose").await?;
-        #[expect(clippy::disallowed_methods, reason = "the host's clock is what is looked at")]
-        let here = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let there = Duration::from_millis(u64::try_from(there.unix_millis()).unwrap_or(0));
-        let skew = here.abs_diff(there);
+        let here = host_time();
+        let skew = here.since(there).max(there.since(here));
         Ok(if skew > SKEW_MAX {
             let message = format!("this host's clock differs from the server's by {skew:?}");
             finding(Severity::Warning, "clock", message, "synchronize both (NTP); due times follow the server's")

@@ -2,7 +2,7 @@
 //!
 //! Invariant: an entry is in the index at its latest revision and time, or was found to be gone. Removals make no message:
 //! whoever removes an entry tells the feeds of its process at once and all others by a notice; if that gets lost, the entry
-//! is found missing when it is due. About 170 bytes per waiting job.
+//! is found missing when it is due. At most 260 bytes per waiting job.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

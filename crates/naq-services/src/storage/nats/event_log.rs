@@ -73,7 +73,8 @@ impl Shared {
     async fn try_read_events(&self, range: &EventRange) -> std::result::Result<EventPage, ApiFailure> {
         let stream = &self.options.events.name;
         let mut from = range.after.saturating_add(1);
-        if let Some(since) = range.since {
+        // Who reads on is there already.
+        if let (Some(since), 0) = (range.since, range.after) {
             // A batch comes after its events have happened.
             from = from.max(self.streams.sequence_at(stream, since).await?);
         }
