@@ -212,12 +212,12 @@ async fn settle(shared: &Shared, batch: Vec<Finished>) -> Call {
     ended.extend(given_up.into_iter().map(|finished| (finished, Some(Settled::LeaseLost))));
     shared.leases.remove(ended.iter().map(|(finished, _)| &finished.held));
     tell(shared, &ended);
-    for (finished, _) in &ended {
-        if let (Action::End { .. }, Some(run)) = (&finished.action, finished.held.run()) {
+    for (finished, settled) in &ended {
+        // Of a job whose lease was lost, the progress is that of whoever has it now.
+        let is_ended = matches!(settled, Some(Settled::Done | Settled::AlreadyEnded));
+        if let (true, Action::End { .. }, Some(run)) = (is_ended, &finished.action, finished.held.run()) {
             shared.progress.ended(run);
         }
-    }
-    for (finished, settled) in &ended {
         count(shared, finished, *settled).await;
     }
     Call { settled: total - failed.len(), failed }
