@@ -87,6 +87,9 @@ fn remarks(event: &Event) -> String {
     if let Some(time) = details.run_at {
         say("at ", time.to_string());
     }
+    if let Some(fraction) = details.fraction {
+        say("", format!("{:.0} %", fraction * 100.0));
+    }
     if let Some(count) = details.count {
         say("count ", count.to_string());
     }

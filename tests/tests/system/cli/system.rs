@@ -39,6 +39,9 @@ async fn doctor_looks_at_the_store(backend: Backend) -> Result<()> {
         finding("scheduler").await.ok().filter(|(_, message)| message.contains(" leads, term 1"))
     })
     .await?;
+    if site.server.is_some() {
+        assert_eq!(finding("stream NAQ_JOB_EVENTS").await?.0, "ok");
+    }
     // Nobody gives up its lock.
     worker.kill().await?;
     let (severity, message) = finding("scheduler").await?;

@@ -11,7 +11,7 @@ use super::{
     Shared,
     features::{RECOMMENDED, Version},
     names::Names,
-    topology::{Drift, bucket_config, dead_config, queue_config},
+    topology::{Drift, bucket_config, dead_config, events_config, queue_config},
 };
 use crate::{
     host_clock::host_time,
@@ -42,6 +42,12 @@ impl Shared {
             let info = self.streams.stream_info(&name).await;
             let info = info.map_err(|failure| self.streams.error("diagnose", failure))?;
             findings.push(stream_finding(&name, info.as_ref(), &config));
+        }
+        // Made with the first event: until then there is none.
+        let events = self.streams.stream_info(&self.options.events.name).await;
+        if let Some(info) = events.map_err(|failure| self.streams.error("diagnose", failure))? {
+            let wanted = events_config(&self.names, &self.options.events, self.options.compress);
+            findings.push(stream_finding(&self.options.events.name, Some(&info), &wanted));
         }
         for queue in &queues {
             for priority in Priority::ALL {
