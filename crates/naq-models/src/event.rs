@@ -18,7 +18,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-pub use batch::{BATCH_MAX_BYTES, BATCH_MAX_EVENTS, BatchError, EventBatch, decode, encode, fingerprint};
+pub use batch::{BATCH_MAX_BYTES, BATCH_MAX_EVENTS, BatchError, EventBatch, EventBatches, decode, encode, fingerprint};
 pub use filter::EventFilter;
 pub use id::{EventId, EventOrigin};
 pub use stats::{EventStats, EventStatsBuilder, FailureStats, KindStats, Spread, WorkerActivity};

@@ -73,7 +73,7 @@ impl EventService {
     }
 
     /// Keeps events that somebody else has made. Does not wait.
-    pub fn log(&self, events: Vec<Event>) {
+    pub fn log(&self, events: &[Event]) {
         self.hook.tell(events);
     }
 

@@ -189,9 +189,9 @@ impl Numbers {
 }
 
 impl EventSink for Metrics {
-    fn record(&self, events: &Arc<[Event]>) {
+    fn record(&self, events: &[Event]) {
         let mut last = None;
-        for event in &**events {
+        for event in events {
             if let Some(step) = Step::of(&event.event_type) {
                 self.numbers.count(event, &step, &mut last);
                 continue;

@@ -226,13 +226,9 @@ async fn settle(shared: &Shared, batch: Vec<Finished>) -> Call {
 /// Tells what became of the jobs of a batch.
 fn tell(shared: &Shared, ended: &[(Finished, Option<Settled>)]) {
     shared.events.emit_all(|| {
-        let mut events = Vec::with_capacity(ended.len());
-        for (finished, settled) in ended {
-            if *settled == Some(Settled::Done) {
-                shared.settled(&finished.held, &finished.action, finished.outcome, finished.at, &mut events);
-            }
-        }
-        events
+        let done = ended.iter().filter(|(_, settled)| *settled == Some(Settled::Done));
+        done.flat_map(|(Finished { held, action, outcome, at, .. }, _)| shared.settled(held, action, *outcome, *at))
+            .flatten()
     });
 }
 

@@ -117,33 +117,26 @@ impl Shared {
     pub(crate) fn tell_handed_back(&self, released: &[Arc<Held>]) {
         self.events.emit_all(|| {
             let now = self.clock.now();
-            let handed_back = |held: &Arc<Held>| {
+            let handed_back = move |held: &Arc<Held>| {
                 let event = self.events.event(now, EventType::HandedBack);
                 let address = &held.claim.address;
                 let mut event = event.of_job(address.id.clone(), address.queue.clone());
                 event.worker_id = Some(Arc::clone(&self.worker_id));
                 event
             };
-            released.iter().map(handed_back).collect()
+            released.iter().map(handed_back)
         });
     }
 
-    /// What became of a job that was done with at `at` and is settled now.
-    pub(crate) fn settled(
-        &self,
-        held: &Held,
-        action: &Action,
-        outcome: Outcome,
-        at: BootTime,
-        events: &mut Vec<Event>,
-    ) {
+    /// What became of a job that was done with at `at` and is settled now, and the dead letter, if it left one.
+    pub(crate) fn settled(&self, held: &Held, action: &Action, outcome: Outcome, at: BootTime) -> [Option<Event>; 2] {
         let event_type = match outcome {
             Outcome::Completed => EventType::Completed,
             Outcome::Failed => EventType::Failed,
             Outcome::Cancelled => EventType::Cancelled,
             Outcome::Retried => EventType::RetryScheduled,
             Outcome::Snoozed => EventType::Snoozed,
-            Outcome::AlreadyEnded => return,
+            Outcome::AlreadyEnded => return [None, None],
         };
         let time = self.clock.now().saturating_sub(BootTime::now().since(at));
         let event = self.events.event(time, event_type);
@@ -182,8 +175,7 @@ impl Shared {
                 }
             }
         }
-        events.push(event);
-        events.extend(dead);
+        [Some(event), dead]
     }
 }
 

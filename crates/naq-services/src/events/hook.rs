@@ -1,7 +1,7 @@
 //! [`EventHook`]: the one place where everything in this process tells what happened.
 //!
 //! Invariant: telling never waits, and costs one load where nobody listens: events are made only for somebody. Several
-//! may listen (the log, processors, metrics); each gets the same shared events.
+//! may listen (the log, processors, metrics); each looks at the same events.
 
 use std::{
     fmt,
@@ -19,10 +19,13 @@ use naq_models::{
 use super::Measurement;
 use crate::{host_clock::host_time, storage::VirtualClock};
 
+/// Of many events, so many exist at a time: they stay in the processor's cache between who makes and who takes them.
+const AT_ONCE: usize = 32;
+
 /// Somebody who listens.
 pub trait EventSink: Send + Sync + 'static {
     /// Takes events that have just happened. Called on the threads that jobs run on: must neither block nor panic.
-    fn record(&self, events: &Arc<[Event]>);
+    fn record(&self, events: &[Event]);
 
     /// Takes a number that no event carries, under the same terms. Does nothing unless it is implemented.
     fn measure(&self, _measurement: &Measurement) {}
@@ -76,7 +79,7 @@ impl EventHook {
     pub fn emit(&self, event_type: EventType, fill: impl FnOnce(Event) -> Event) {
         if let Some(sinks) = self.listening() {
             let event = fill(Event::new(next_id(sinks.now()), event_type));
-            sinks.tell(Arc::new([event]));
+            sinks.tell(&[event]);
         }
     }
 
@@ -84,14 +87,22 @@ impl EventHook {
     pub fn emit_at(&self, time: impl FnOnce() -> Timestamp, event_type: EventType, fill: impl FnOnce(Event) -> Event) {
         if let Some(sinks) = self.listening() {
             let event = fill(Event::new(next_id(time()), event_type));
-            sinks.tell(Arc::new([event]));
+            sinks.tell(&[event]);
         }
     }
 
     /// Tells many events at once, made only if somebody listens.
-    pub fn emit_all(&self, make: impl FnOnce() -> Vec<Event>) {
-        if self.is_heard() {
-            self.tell(make());
+    pub fn emit_all<I: IntoIterator<Item = Event>>(&self, make: impl FnOnce() -> I) {
+        let Some(sinks) = self.listening() else { return };
+        let mut events = make().into_iter();
+        let mut some = Vec::with_capacity(AT_ONCE.min(events.size_hint().0));
+        loop {
+            some.extend(events.by_ref().take(AT_ONCE));
+            if some.is_empty() {
+                return;
+            }
+            sinks.tell(&some);
+            some.clear();
         }
     }
 
@@ -105,9 +116,9 @@ impl EventHook {
         }
     }
 
-    pub(crate) fn tell(&self, events: Vec<Event>) {
+    pub(crate) fn tell(&self, events: &[Event]) {
         if let Some(sinks) = self.listening().filter(|_| !events.is_empty()) {
-            sinks.tell(events.into());
+            sinks.tell(events);
         }
     }
 
@@ -123,10 +134,9 @@ impl Sinks {
         self.clock.as_ref().map_or_else(host_time, VirtualClock::now)
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "the teller keeps nothing")]
-    fn tell(&self, events: Arc<[Event]>) {
+    fn tell(&self, events: &[Event]) {
         for sink in &*self.list.read().unwrap_or_else(PoisonError::into_inner) {
-            sink.record(&events);
+            sink.record(events);
         }
     }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use naq_config::EventsConfig;
-use naq_models::event::{self, Event, EventBatch, EventType};
+use naq_models::event::{self, Event, EventBatch, EventBatches, EventType};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
@@ -72,7 +72,8 @@ impl EventLoggerOptions {
 
 /// Keeps events in a store. Dropping it stops it without a last write.
 pub struct EventLogger {
-    queue: Arc<EventQueue>,
+    options: EventLoggerOptions,
+    queue: Arc<EventQueue<EventBatches>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     ended: tokio::sync::watch::Receiver<bool>,
 }
@@ -89,7 +90,12 @@ impl EventLogger {
     pub fn start(storage: SharedStorage, options: EventLoggerOptions) -> Self {
         let queue = Arc::new(EventQueue::new(options.max_buffer_size, options.batch_size));
         let (end, ended) = tokio::sync::watch::channel(false);
-        let writer = Writer { storage, options, queue: Arc::clone(&queue), reported: Reported::default() };
+        let writer = Writer {
+            storage,
+            patience: options.flush_interval,
+            queue: Arc::clone(&queue),
+            reported: Reported::default(),
+        };
         let body = move || {
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime.block_on(writer.run()),
@@ -99,7 +105,7 @@ impl EventLogger {
         };
         let thread = std::thread::Builder::new().name("naq-events".to_owned()).spawn(body);
         let thread = thread.inspect_err(|error| give_up(&queue, error)).ok();
-        Self { queue, thread: Mutex::new(thread), ended }
+        Self { queue, options, thread: Mutex::new(thread), ended }
     }
 
     /// Events that were dropped since the start.
@@ -134,15 +140,15 @@ impl EventLogger {
     }
 }
 
-fn give_up(queue: &EventQueue, error: &std::io::Error) {
+fn give_up(queue: &EventQueue<EventBatches>, error: &std::io::Error) {
     tracing::error!(%error, "no thread for events: they are dropped");
     queue.close();
     queue.drop_events(queue.clear());
 }
 
 impl EventSink for EventLogger {
-    fn record(&self, events: &Arc<[Event]>) {
-        self.queue.put(events);
+    fn record(&self, events: &[Event]) {
+        self.queue.put(events.iter().filter(|event| self.options.wants(event)));
     }
 }
 
@@ -163,15 +169,16 @@ struct Reported {
 
 struct Writer {
     storage: SharedStorage,
-    options: EventLoggerOptions,
-    queue: Arc<EventQueue>,
+    /// The longest time that an event waits for others.
+    patience: Duration,
+    queue: Arc<EventQueue<EventBatches>>,
     reported: Reported,
 }
 
 impl Writer {
     async fn run(mut self) {
         loop {
-            match self.queue.next(self.options.flush_interval, MOST_AT_ONCE) {
+            match self.queue.next(self.patience, MOST_AT_ONCE) {
                 Next::End => return,
                 Next::Wait(until) => {
                     let until = until.unwrap_or_else(|| Instant::now() + REPORT_EVERY);
@@ -180,8 +187,8 @@ impl Writer {
                         () = sleep_until(until) => {}
                     }
                 }
-                Next::Events(events) => {
-                    self.store(events).await;
+                Next::Events(batches) => {
+                    self.store(batches).await;
                     self.tell_drops().await;
                 }
             }
@@ -196,26 +203,20 @@ impl Writer {
 
     /// The last writes.
     async fn finish(&mut self) {
-        while let Next::Events(events) = self.queue.next(Duration::ZERO, MOST_AT_ONCE) {
-            self.store(events).await;
+        while let Next::Events(batches) = self.queue.next(Duration::ZERO, MOST_AT_ONCE) {
+            self.store(batches).await;
         }
     }
 
     /// Brings what was taken from the queue to the store, or drops it.
-    async fn store(&mut self, events: Vec<Arc<[Event]>>) {
-        let wanted = events.iter().flat_map(|events| events.iter()).filter(|event| self.options.wants(event));
-        let batches = event::encode(wanted);
-        drop(events);
+    async fn store(&mut self, batches: Vec<EventBatch>) {
         self.write(batches).await;
         self.queue.finished();
     }
 
     /// Stores batches; tries again while that may help.
     async fn write(&mut self, batches: Vec<EventBatch>) {
-        let count: usize = batches.iter().map(|batch| batch.count).sum();
-        if count == 0 {
-            return;
-        }
+        let count = batches.iter().map(|batch| batch.count).sum();
         let mut pause = PAUSE_MIN;
         let mut closing = false;
         loop {

@@ -22,7 +22,7 @@ use super::{
 
 /// Events that may wait for a processor.
 const MAX_WAITING: usize = 10_000;
-/// Slices of events that a processor is given in a row.
+/// Events that a processor is given at once.
 const MOST_AT_ONCE: usize = 1000;
 /// A processor has so long to end.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -38,10 +38,13 @@ pub trait EventProcessor: Send + Sync + 'static {
     async fn process(&self, events: &[Event]);
 }
 
+/// What a processor has not seen yet.
+type Waiting = EventQueue<Vec<Event>>;
+
 /// The processors of a service.
 #[derive(Default)]
 pub(super) struct Processors {
-    running: Mutex<Vec<(Arc<EventQueue>, watch::Receiver<bool>)>>,
+    running: Mutex<Vec<(Arc<Waiting>, watch::Receiver<bool>)>>,
 }
 
 impl fmt::Debug for Processors {
@@ -50,10 +53,10 @@ impl fmt::Debug for Processors {
     }
 }
 
-struct Queued(Arc<EventQueue>);
+struct Queued(Arc<Waiting>);
 
 impl EventSink for Queued {
-    fn record(&self, events: &Arc<[Event]>) {
+    fn record(&self, events: &[Event]) {
         self.0.put(events);
     }
 }
@@ -61,7 +64,7 @@ impl EventSink for Queued {
 impl Processors {
     /// Starts a processor; what is recorded goes to it.
     pub(super) fn start(&self, processor: Arc<dyn EventProcessor>) -> Arc<dyn EventSink> {
-        let queue = Arc::new(EventQueue::new(MAX_WAITING, 1));
+        let queue = Arc::new(Waiting::new(MAX_WAITING, 1));
         let (end, ended) = watch::channel(false);
         let taken = Arc::clone(&queue);
         let body = move || {
@@ -92,17 +95,15 @@ impl Processors {
     }
 }
 
-async fn serve(processor: &dyn EventProcessor, queue: &EventQueue) {
+async fn serve(processor: &dyn EventProcessor, queue: &Waiting) {
     let mut dropped = 0;
     loop {
         match queue.next(Duration::ZERO, MOST_AT_ONCE) {
             Next::End => return,
             Next::Wait(_) => queue.woken().await,
-            Next::Events(slices) => {
-                for events in slices {
-                    if AssertUnwindSafe(async { processor.process(&events).await }).catch_unwind().await.is_err() {
-                        tracing::error!(name = processor.name(), "a processor of events panicked; it goes on");
-                    }
+            Next::Events(events) => {
+                if AssertUnwindSafe(async { processor.process(&events).await }).catch_unwind().await.is_err() {
+                    tracing::error!(name = processor.name(), "a processor of events panicked; it goes on");
                 }
                 queue.finished();
             }

@@ -99,7 +99,7 @@ struct Counting {
 }
 
 impl EventSink for Counting {
-    fn record(&self, events: &Arc<[Event]>) {
+    fn record(&self, events: &[Event]) {
         self.events.fetch_add(events.len() as u64, Ordering::Relaxed);
     }
 

@@ -2,39 +2,57 @@
 //!
 //! Invariant: told after the store has it, never before; telling never fails and never waits.
 
-use naq_models::{Event, EventType, JobError, JobId, JobStatus, QueueName, Timestamp, event::EventDetails};
+use std::sync::Arc;
+
+use naq_models::{EventType, JobError, JobId, JobStatus, QueueName, Timestamp, event::EventDetails};
 
 use super::{JobService, Receipt, Result};
 use crate::storage::Entry;
 
+/// What is to be told of a job once the store has it: small, because very many may wait for that.
+#[derive(Debug)]
+pub(super) struct Untold {
+    time: Timestamp,
+    event_type: EventType,
+    job_id: JobId,
+    queue: QueueName,
+    kind: Arc<str>,
+    run_at: Option<Timestamp>,
+}
+
 impl JobService {
     /// What will be told of each entry of a batch, if it is stored; nothing if nobody listens.
-    pub(super) fn to_tell(&self, batch: &[Result<Entry>]) -> Vec<Option<Event>> {
+    pub(super) fn to_tell(&self, batch: &[Result<Entry>]) -> Vec<Option<Untold>> {
         if !self.events().is_heard() {
             return Vec::new();
         }
-        let now = self.host_time();
-        batch.iter().map(|entry| entry.as_ref().ok().map(|entry| self.stored(entry, now))).collect()
-    }
-
-    fn stored(&self, entry: &Entry, now: Timestamp) -> Event {
-        let event_type = match entry.status {
-            JobStatus::Waiting => EventType::Waiting,
-            JobStatus::Scheduled | JobStatus::Retry => EventType::Scheduled,
-            _ => EventType::Enqueued,
+        let time = self.host_time();
+        // Most jobs of a batch are of one kind.
+        let mut kind: Arc<str> = "".into();
+        let mut untold = |entry: &Entry| {
+            if *kind != *entry.kind {
+                kind = entry.kind.as_str().into();
+            }
+            let event_type = match entry.status {
+                JobStatus::Waiting => EventType::Waiting,
+                JobStatus::Scheduled | JobStatus::Retry => EventType::Scheduled,
+                _ => EventType::Enqueued,
+            };
+            let (job_id, queue) = (entry.address.id.clone(), entry.address.queue.clone());
+            Untold { time, event_type, job_id, queue, kind: Arc::clone(&kind), run_at: entry.run_at }
         };
-        let event = self.events().event(now, event_type);
-        let mut event = event.of_job(entry.address.id.clone(), entry.address.queue.clone());
-        event.kind = Some(entry.kind.as_str().into());
-        event.details.run_at = entry.run_at;
-        event
+        batch.iter().map(|entry| entry.as_ref().ok().map(&mut untold)).collect()
     }
 
-    /// Tells of what was stored of a batch.
-    pub(super) fn tell_stored(&self, to_tell: Vec<Option<Event>>, outcomes: &[Result<Receipt>]) {
-        let is_new = |outcome: &Result<Receipt>| outcome.as_ref().is_ok_and(|receipt| !receipt.duplicate);
+    /// Tells of what was stored.
+    pub(super) fn tell_stored(&self, untold: Vec<Untold>) {
         self.events().emit_all(|| {
-            to_tell.into_iter().zip(outcomes).filter_map(|(event, outcome)| event.filter(|_| is_new(outcome))).collect()
+            untold.into_iter().map(|Untold { time, event_type, job_id, queue, kind, run_at }| {
+                let mut event = self.events().event(time, event_type).of_job(job_id, queue);
+                event.kind = Some(kind);
+                event.details.run_at = run_at;
+                event
+            })
         });
     }
 
@@ -52,8 +70,8 @@ impl JobService {
         self.events().emit_all(|| {
             let now = self.host_time();
             let cancelled =
-                |(id, queue)| self.events().event(now, EventType::Cancelled).of_job(id, queue).with_error(error);
-            jobs.into_iter().map(cancelled).collect()
+                move |(id, queue)| self.events().event(now, EventType::Cancelled).of_job(id, queue).with_error(error);
+            jobs.into_iter().map(cancelled)
         });
     }
 

@@ -27,7 +27,7 @@ use futures_util::{StreamExt, stream};
 use naq_models::{Job, JobId, OnConflict, QueueName, UniqueWhile};
 use tokio::time::Instant;
 
-use super::{JobService, JobServiceError, JobServiceErrorKind, Receipt, Result};
+use super::{JobService, JobServiceError, JobServiceErrorKind, Receipt, Result, tell::Untold};
 use crate::storage::Entry;
 
 mod admission;
@@ -111,9 +111,13 @@ type Outcomes = Vec<Option<Result<Receipt>>>;
 impl JobService {
     /// Stores a batch, one outcome each, in order. Rounds: take the keys that are to be had, store their jobs at once (a key
     /// must not wait for another's), look again for the rest.
-    pub(super) async fn store_planned(&self, batch: Vec<Result<Planned>>) -> Vec<Result<Receipt>> {
+    pub(super) async fn store_planned(
+        &self,
+        batch: Vec<Result<Planned>>,
+        untold: &mut Vec<Untold>,
+    ) -> Vec<Result<Receipt>> {
         if batch.iter().flatten().all(|planned| planned.want.is_none()) {
-            return self.store_batch(batch.into_iter().map(|planned| Ok(planned?.entry)).collect()).await;
+            return self.store_batch(batch.into_iter().map(|planned| Ok(planned?.entry)).collect(), untold).await;
         }
         let mut outcomes: Outcomes = batch.iter().map(|_| None).collect();
         let (mut plain, mut open) = (Vec::new(), Vec::new());
@@ -127,7 +131,7 @@ impl JobService {
         let (deadline, mut pause) = (Instant::now() + LIMIT, PAUSE_MIN);
         while !plain.is_empty() || !open.is_empty() {
             let before = open.len();
-            open = self.round(std::mem::take(&mut plain), open, &mut outcomes).await;
+            open = self.round(std::mem::take(&mut plain), open, &mut outcomes, untold).await;
             if open.is_empty() || open.len() < before {
                 continue;
             }
@@ -143,7 +147,13 @@ impl JobService {
     }
 
     /// Decides what can be decided now; returns the rest.
-    async fn round(&self, plain: Vec<(usize, Entry)>, open: Vec<Open>, outcomes: &mut Outcomes) -> Vec<Open> {
+    async fn round(
+        &self,
+        plain: Vec<(usize, Entry)>,
+        open: Vec<Open>,
+        outcomes: &mut Outcomes,
+        untold: &mut Vec<Untold>,
+    ) -> Vec<Open> {
         let (first, later) = first_of_each_key(open);
         let takes: Vec<Result<Take>> =
             stream::iter(0..first.len()).map(|n| self.take(&first[n].want)).buffered(CONCURRENT).collect().await;
@@ -166,7 +176,7 @@ impl JobService {
             places.push((at, held));
             entries.push(Ok(entry));
         }
-        let stored = self.store_batch(entries).await;
+        let stored = self.store_batch(entries, untold).await;
         let finishing = places.into_iter().zip(stored).map(|((at, held), stored)| self.finish(at, held, stored));
         let finished: Vec<_> = stream::iter(finishing).buffered(CONCURRENT).collect().await;
         for (at, place, outcome) in finished {

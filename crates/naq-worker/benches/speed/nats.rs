@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Result;
 use bytes::Bytes;
+use naq_config::EventStreamConfig;
 use naq_services::{
     EventHook, JobService, JobSettings,
     bare::nats::{BareNats, Results},
@@ -166,7 +167,7 @@ impl Bench<'_> {
     }
 
     async fn events(&self, report: &mut Report) -> Result<()> {
-        let (rounds, jobs) = (self.plan.rounds(), self.plan.jobs());
+        let (rounds, jobs) = (self.plan.telling_rounds(), self.plan.jobs());
         let enqueue = async |turn, on| {
             let queue = self.queue(format!("told-{turn}")).await?;
             let telling = Telling::start(&self.storage, on);
@@ -198,6 +199,8 @@ impl Bench<'_> {
         let compared =
             compare(what, rounds, jobs, async |turn| run(turn, true).await, async |turn| run(turn, false).await);
         events::report(report, &self.name, what, self.server.gated, compared.await?);
+        // What the rounds have told is not to be searched too.
+        self.bare.purge(&EventStreamConfig::default().name).await?;
         events::history(self.plan, &self.name, self.server.gated, &self.storage, report).await
     }
 

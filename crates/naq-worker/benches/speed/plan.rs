@@ -61,6 +61,11 @@ impl Plan {
         if self.quick { 3 } else { 7 }
     }
 
+    /// Rounds with events and without: a difference of a few percent takes more to be seen.
+    pub(crate) fn telling_rounds(&self) -> usize {
+        if self.quick { 3 } else { 15 }
+    }
+
     /// Jobs of one round on a store.
     pub(crate) fn jobs(&self) -> usize {
         if self.quick { 10_000 } else { 40_000 }

@@ -215,7 +215,7 @@ impl Bench<'_> {
 
 impl Bench<'_> {
     async fn events(&self, report: &mut Report) -> Result<()> {
-        let (rounds, jobs) = (self.plan.rounds(), self.plan.jobs());
+        let (rounds, jobs) = (self.plan.telling_rounds(), self.plan.jobs());
         let enqueue = async |on| {
             let file = self.file("events")?;
             let storage = file.open().await?;
