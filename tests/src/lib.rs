@@ -4,6 +4,7 @@
 //! value that stands for it is dropped. Nothing here knows what a job is; the tests in `tests/system` do.
 
 mod binary;
+mod collector;
 mod nats_server;
 mod programs;
 mod raw_nats;
@@ -11,6 +12,7 @@ mod terminal;
 mod wait;
 
 pub use binary::{Finished, NaqBinary, NaqProcess};
+pub use collector::{Collector, Seen};
 pub use nats_server::{NatsOptions, NatsServer, ServerVersion};
 pub use programs::{naq_program, nats_program, python_modules};
 pub use raw_nats::RawNats;

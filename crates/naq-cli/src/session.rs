@@ -8,15 +8,21 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use naq_config::{ChosenBy, FlagOverride, LoadOptions, NaqConfig};
+use naq_config::{ChosenBy, FlagOverride, LoadOptions, NaqConfig, TracesConfig};
 use naq_services::{JobService, ServiceManager};
-use naq_telemetry::logging::{LogError, LogGuard};
+use naq_telemetry::logging::{LogError, LogGuard, LogLayer, tracing_subscriber::Registry};
+#[cfg(feature = "otel")]
+use naq_telemetry::otel::TraceGuard;
 
 use crate::{
     args::GlobalArgs,
     error::{CliError, with_sources},
     output::{self, Output},
 };
+
+/// Nothing of a subscriber's own is changed, so that its owner has to do this.
+const NOT_EXPORTED: &str = "traces.endpoint is set, but this program has a tracing subscriber of its own: traces are exported \
+                            only if it has the layer `naq::otel::layer`";
 
 /// The log level of a command that draws on the whole terminal.
 pub(crate) const SILENT: &str = "off";
@@ -27,7 +33,38 @@ pub struct Session {
     output: Output,
     services: ServiceManager,
     stuck: AtomicBool,
+    // Before the log, which takes what there is to say of the last spans.
+    _traces: Option<TraceGuard>,
     _log: Option<LogGuard>,
+}
+
+/// There is none.
+#[cfg(not(feature = "otel"))]
+type TraceGuard = std::convert::Infallible;
+
+/// The export of traces, where it is configured.
+#[derive(Default)]
+struct Traces {
+    layers: Vec<LogLayer<Registry>>,
+    guard: Option<TraceGuard>,
+}
+
+#[cfg(feature = "otel")]
+fn traces(config: &TracesConfig, _warnings: &mut Vec<String>) -> Result<Traces, CliError> {
+    if config.endpoint.is_none() {
+        return Ok(Traces::default());
+    }
+    let (layer, guard) = naq_telemetry::otel::layer(config).map_err(|error| CliError::usage(with_sources(&error)))?;
+    Ok(Traces { layers: vec![layer], guard: Some(guard) })
+}
+
+#[cfg(not(feature = "otel"))]
+fn traces(config: &TracesConfig, warnings: &mut Vec<String>) -> Result<Traces, CliError> {
+    if config.endpoint.is_some() {
+        warnings
+            .push("traces.endpoint is set, but this program was built without feature `otel`: no traces".to_owned());
+    }
+    Ok(Traces::default())
 }
 
 impl Session {
@@ -52,16 +89,23 @@ impl Session {
             loaded.config.logging.level =
                 default_level.parse().map_err(|e| CliError::usage(format!("log level {default_level}: {e}")))?;
         }
-        let log = match naq_telemetry::logging::configure(&loaded.config.logging) {
-            Ok(guard) => Some(guard),
+        let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+        let Traces { layers, guard } = traces(&loaded.config.traces, &mut warnings)?;
+        let (log, traces) = match naq_telemetry::logging::configure_with(&loaded.config.logging, layers) {
+            Ok(log) => (Some(log), guard),
             // A program that brings its own subscriber keeps it.
-            Err(LogError::SubscriberExists) => None,
+            Err(LogError::SubscriberExists) => {
+                if loaded.config.traces.endpoint.is_some() {
+                    warnings.push(NOT_EXPORTED.to_owned());
+                }
+                (None, None)
+            }
             Err(error) => return Err(CliError::usage(with_sources(&error))),
         };
         let services = ServiceManager::from_loaded(loaded.clone()).map_err(|e| CliError::usage(e.to_string()))?;
-        let session = Self { output, services, stuck: AtomicBool::new(false), _log: log };
-        for warning in &loaded.warnings {
-            session.warn(&warning.to_string());
+        let session = Self { output, services, stuck: AtomicBool::new(false), _traces: traces, _log: log };
+        for warning in &warnings {
+            session.warn(warning);
         }
         Ok(session)
     }

@@ -82,8 +82,11 @@ impl Environment {
     /// Splits naq's variables by what they mean, lowest precedence first.
     pub(crate) fn settings(&self) -> Settings<'_> {
         let mut settings = Settings::default();
-        for (variable, key) in OMNIQ_VARIABLES.iter().chain(&OLD_VARIABLES) {
-            if let Some(value) = self.get(variable) {
+        // By its specification, an empty variable of OpenTelemetry is one that is not set.
+        let given =
+            |variable: &&str| self.get(variable).filter(|value| !value.is_empty() || !variable.starts_with("OTEL_"));
+        for (variable, key) in OTEL_VARIABLES.iter().chain(&OMNIQ_VARIABLES).chain(&OLD_VARIABLES) {
+            if let Some(value) = given(variable) {
                 settings.set.push(Setting { variable, path: key.split('.').map(str::to_owned).collect(), value });
             }
         }
@@ -140,6 +143,13 @@ fn is_known(variable: &str) -> bool {
 
 /// The variable whose value is a JSON object of queue names and leases in seconds.
 pub(crate) const ACK_WAIT_PER_QUEUE: &str = "NAQ_ACK_WAIT_PER_QUEUE";
+
+/// The variables that every program with OpenTelemetry takes, below those of naq. The exporter takes others by itself.
+pub(crate) const OTEL_VARIABLES: [(&str, &str); 3] = [
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "traces.endpoint"),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "traces.endpoint"),
+    ("OTEL_SERVICE_NAME", "traces.service_name"),
+];
 
 /// Logging variables of OmniQ, below those of NAQ.
 pub(crate) const OMNIQ_VARIABLES: [(&str, &str); 5] = [

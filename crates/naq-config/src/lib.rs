@@ -52,7 +52,7 @@ pub use schedules::ScheduleConfig;
 pub use sections::{
     Compression, EventFiltersConfig, EventStreamConfig, EventsConfig, JobSerializer, JobsConfig, NaqConfig,
     QueueConfig, QueuesConfig, ResultsConfig, SchedulerConfig, SerializationConfig, StorageConfig, Synchronous,
-    WorkerPoolConfig, WorkersConfig,
+    TracesConfig, WorkerPoolConfig, WorkersConfig,
 };
 pub use store::{
     ChosenBy, DEFAULT_NATS_URL, NoStateDirectory, ServerUrl, StoreChoice, StoreUrl, StoreUrlError, StoreUrlErrorKind,

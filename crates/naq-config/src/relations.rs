@@ -9,7 +9,7 @@ use naq_models::QueueName;
 
 use crate::{
     ConfigError, ConfigProblem, ExecProtocol, HandlerConfig, NaqConfig, ProblemKind, ScheduleConfig, Source,
-    text::redacted,
+    TracesConfig, Url, text::redacted,
 };
 
 /// The shortest lease that a heartbeat can keep alive over a network.
@@ -229,6 +229,22 @@ fn scheduler_and_events(config: &NaqConfig, check: &mut Check) {
     check.positive("results.cleanup_interval", config.results.cleanup_interval);
     check.within("serialization.max_payload", config.serialization.max_payload.0, PAYLOAD_HEADROOM + 1024, u64::MAX);
     check.within("logging.max_size", config.logging.max_size.0, 1024, u64::MAX);
+    traces(&config.traces, check);
+}
+
+fn traces(traces: &TracesConfig, check: &mut Check) {
+    if let Some(url) = traces.endpoint.as_ref().map(Url::expose)
+        && !is_http(url)
+    {
+        check.fail(&["traces.endpoint"], format!("{:?}", redacted(url)), "must start with http:// or https://");
+    }
+    if !(0.0..=1.0).contains(&traces.sample) {
+        check.fail(&["traces.sample"], traces.sample, "must be between 0 and 1");
+    }
+}
+
+fn is_http(url: &str) -> bool {
+    url.starts_with("http://") || url.starts_with("https://")
 }
 
 fn handler(kind: &str, handler: &HandlerConfig, check: &mut Check) {
@@ -247,7 +263,7 @@ fn handler(kind: &str, handler: &HandlerConfig, check: &mut Check) {
         }
         HandlerConfig::Http(http) => {
             let url = http.url.expose();
-            if !(url.starts_with("http://") || url.starts_with("https://")) {
+            if !is_http(url) {
                 check.fail(&[&key("http")], format!("{:?}", redacted(url)), "must start with http:// or https://");
             }
         }

@@ -12,8 +12,15 @@ use naq_models::QueueName;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    byte_size::ByteSize, handlers::HandlerConfig, listen::ListenAddress, logging::LoggingConfig, nats::NatsConfig,
-    schedules::ScheduleConfig, serde_forms, store::StoreUrl, text::words,
+    byte_size::ByteSize,
+    handlers::HandlerConfig,
+    listen::ListenAddress,
+    logging::LoggingConfig,
+    nats::NatsConfig,
+    schedules::ScheduleConfig,
+    serde_forms,
+    store::StoreUrl,
+    text::{Url, words},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -45,6 +52,8 @@ pub struct NaqConfig {
     pub serialization: SerializationConfig,
     /// Log lines.
     pub logging: LoggingConfig,
+    /// OpenTelemetry.
+    pub traces: TracesConfig,
     /// Handlers in other languages, by job kind.
     pub handlers: BTreeMap<String, HandlerConfig>,
     /// Recurring jobs, by schedule id.
@@ -245,12 +254,30 @@ impl Default for EventsConfig {
     fn default() -> Self {
         Self {
             enabled: true,
-            batch_size: 100,
+            batch_size: 500,
             flush_interval: Duration::from_millis(200),
             max_buffer_size: 10_000,
             stream: EventStreamConfig::default(),
             filters: EventFiltersConfig::default(),
         }
+    }
+}
+
+/// `traces`: spans for a collector of OpenTelemetry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TracesConfig {
+    /// The collector's address, for OTLP over HTTP; no spans are exported if unset.
+    pub endpoint: Option<Url>,
+    /// What this program is called in traces.
+    pub service_name: String,
+    /// The share that is kept of the traces that begin here, 0 to 1. Others are kept if who began them keeps them.
+    pub sample: f64,
+}
+
+impl Default for TracesConfig {
+    fn default() -> Self {
+        Self { endpoint: None, service_name: "naq".to_owned(), sample: 1.0 }
     }
 }
 

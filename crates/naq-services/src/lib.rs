@@ -30,6 +30,7 @@ pub mod scheduler;
 pub mod storage;
 #[cfg(feature = "nats")]
 pub mod streams;
+pub mod trace_context;
 
 pub use call_error::CallError;
 pub use context::{CancellationToken, FromContext, JobContext, State, States};

@@ -13,6 +13,7 @@ mod messages;
 mod rotated;
 mod target;
 mod task;
+mod text;
 
 use std::{
     io::{self, IsTerminal as _, Write},
@@ -115,12 +116,22 @@ pub type LogLayer<S> = Box<dyn Layer<S> + Send + Sync>;
 /// # Errors
 /// See [`LogError`]; in particular if the process has a subscriber already, which is then left in place.
 pub fn configure(config: &LoggingConfig) -> Result<LogGuard, LogError> {
+    configure_with(config, Vec::new())
+}
+
+/// The same, with more layers beside the one that logs, such as that of `naq_telemetry::otel`.
+///
+/// # Errors
+/// As [`configure`].
+pub fn configure_with(config: &LoggingConfig, mut layers: Vec<LogLayer<Registry>>) -> Result<LogGuard, LogError> {
     // First, so that nothing is opened or started in vain.
     if !tracing::dispatcher::get_default(|dispatch| dispatch.is::<NoSubscriber>()) {
         return Err(LogError::SubscriberExists);
     }
     let (layer, guard) = layer::<Registry>(config)?;
-    tracing::subscriber::set_global_default(Registry::default().with(layer)).map_err(|_| LogError::SubscriberExists)?;
+    layers.push(layer);
+    let subscriber = Registry::default().with(layers);
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::SubscriberExists)?;
     let most = LevelFilter::current().as_log();
     // A logger that is there stays.
     let _ours_or_theirs = LogTracer::builder().with_max_level(most).init();
@@ -168,7 +179,7 @@ where
     let layer = if config.is_json() {
         filtered(config, JsonLines::new(lines))?
     } else {
-        let text = tracing_subscriber::fmt::layer().with_writer(lines);
+        let text = tracing_subscriber::fmt::layer().fmt_fields(text::Fields).with_writer(lines);
         // On a terminal the default stands, which knows NO_COLOR.
         filtered(config, if is_terminal { text } else { text.with_ansi(false) })?
     };

@@ -9,6 +9,7 @@ use std::{
 };
 
 use naq_models::{Job, JobError, Next, Timestamp};
+use naq_services::trace_context;
 use tracing::Span;
 
 use crate::{clock::BootTime, report::Outcome};
@@ -37,7 +38,11 @@ impl JobLog {
             attempt = job.attempt,
             worker = worker_id,
             correlation_id = tracing::field::Empty,
+            otel.name = tracing::field::Empty,
+            otel.kind = tracing::field::Empty,
+            otel.status_description = tracing::field::Empty,
         );
+        trace_context::adopt(&span, job);
         if !span.is_disabled() {
             span.record("correlation_id", &*printable(job.correlation_id()));
         }
@@ -66,9 +71,11 @@ impl JobLog {
             Outcome::Cancelled => tracing::info!(duration_ms, reason = error, "cancelled"),
             Outcome::Failed => {
                 let error_type = error_type.unwrap_or(naq_models::error_type::RESULT_TOO_LARGE);
+                trace_context::failed(&self.span, error.unwrap_or(error_type));
                 tracing::error!(duration_ms, error_type, error, "failed");
             }
             Outcome::Retried => {
+                trace_context::failed(&self.span, error.unwrap_or_default());
                 tracing::warn!(duration_ms, error_type, error, again_at, "failed, runs again");
             }
             Outcome::Snoozed => tracing::info!(duration_ms, again_at, "put back"),

@@ -57,6 +57,8 @@ pub use naq_services::{
 };
 #[cfg(feature = "logging")]
 pub use naq_telemetry::logging;
+#[cfg(feature = "otel")]
+pub use naq_telemetry::otel;
 #[cfg(feature = "metrics")]
 pub use naq_telemetry::{http, metrics};
 #[cfg(feature = "testing")]

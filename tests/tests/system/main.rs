@@ -23,4 +23,5 @@ mod run_log;
 mod server_killed;
 mod site;
 mod sqlite_killed;
+mod traces;
 mod worker_killed;

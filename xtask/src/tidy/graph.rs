@@ -52,6 +52,10 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tracing-subscriber", &["naq-telemetry"]),
     ("axum", &["naq-telemetry"]),
     ("prometheus-client", &["naq-telemetry"]),
+    ("opentelemetry", &["naq-telemetry"]),
+    ("opentelemetry-otlp", &["naq-telemetry"]),
+    ("opentelemetry_sdk", &["naq-telemetry"]),
+    ("tracing-opentelemetry", &["naq-telemetry"]),
 ];
 
 /// What a build with some features must not contain.

@@ -231,6 +231,22 @@ fn variables_become_what_the_setting_is() {
 }
 
 #[test]
+fn the_variables_of_opentelemetry_are_below_those_of_naq() {
+    let endpoint = |variables: &[(&str, &str)]| {
+        let machine = variables.iter().fold(yaml(""), |machine, (name, value)| machine.variable(name, value));
+        machine.load().unwrap().config.traces.endpoint.map(|url| url.expose().to_owned())
+    };
+    let (every, traces) = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
+    assert_eq!(endpoint(&[(every, "http://a:4318")]).as_deref(), Some("http://a:4318"));
+    assert_eq!(endpoint(&[(every, "http://a"), (traces, "http://b")]).as_deref(), Some("http://b"));
+    assert_eq!(endpoint(&[(every, "http://a"), ("NAQ_TRACES__ENDPOINT", "http://c")]).as_deref(), Some("http://c"));
+    assert_eq!(endpoint(&[(every, ""), (traces, "")]), None, "empty means not set");
+    let wrong = yaml("traces: {endpoint: 'ftp://u:secret@a', sample: 1.5}").load().unwrap_err().to_string();
+    assert!(wrong.contains("http:// or https://") && wrong.contains("between 0 and 1"), "{wrong}");
+    assert!(!wrong.contains("secret"), "{wrong}");
+}
+
+#[test]
 fn texts_in_files_are_expanded_before_they_get_their_type() {
     let loaded = yaml(
         r#"

@@ -8,10 +8,12 @@
 use futures_util::future::{join, join_all};
 use naq_models::{Address, Job, JobId, JobStatus, Priority, QueueName, Timestamp, Unique, wire};
 use serde::{Deserialize, Serialize, de::IgnoredAny};
+use tracing::Instrument as _;
 
 use super::{
     JobService, JobServiceError, JobServiceErrorKind, Result, Submission,
     sight::Trace,
+    tell::Untold,
     unique::{Planned, Want},
 };
 use crate::{
@@ -19,6 +21,7 @@ use crate::{
     host_clock::host_time,
     new_job::{MAX_KIND, NewJob},
     storage::{Enqueued, Entry},
+    trace_context::Sending,
 };
 
 /// Entries per call of the store: bounds one transaction, and what is lost to a caller who drops the future.
@@ -129,24 +132,40 @@ impl JobService {
     }
 
     /// One outcome per job, in order. What is an error already stays one. While the store takes a batch, the next one is
-    /// encoded.
+    /// encoded, and the one before it told of.
     async fn store(
         &self,
         mut jobs: impl Iterator<Item = Result<Submission>>,
         clock: &Result<Timestamp>,
     ) -> Vec<Result<Receipt>> {
-        let mut encode = || jobs.by_ref().take(BATCH).map(|job| self.plan(job?, clock)).collect::<Vec<_>>();
-        let (mut outcomes, mut batch) = (Vec::new(), encode());
+        let mut sending = Sending::of(jobs.size_hint().0);
+        let mut encode = |sending: &mut Sending| {
+            jobs.by_ref().take(BATCH).map(|job| self.plan(job?, clock, sending)).collect::<Vec<_>>()
+        };
+        let (mut outcomes, mut batch, mut untold) = (Vec::new(), encode(&mut sending), Vec::new());
         while !batch.is_empty() {
+            let span = sending.span();
+            let before = std::mem::take(&mut untold);
+            let meanwhile = async {
+                self.tell_stored(before);
+                encode(&mut sending)
+            };
             // In this order: the first has sent its batch before the second takes the thread.
-            let (stored, next) = join(self.store_planned(batch), async { encode() }).await;
+            let (stored, next) = join(self.store_planned(batch, &mut untold), meanwhile).instrument(span).await;
             outcomes.extend(stored);
             batch = next;
         }
+        self.tell_stored(untold);
         outcomes
     }
 
-    fn plan(&self, Submission { job, on_conflict }: Submission, clock: &Result<Timestamp>) -> Result<Planned> {
+    fn plan(
+        &self,
+        Submission { mut job, on_conflict }: Submission,
+        clock: &Result<Timestamp>,
+        sending: &mut Sending,
+    ) -> Result<Planned> {
+        sending.carry(&mut job);
         let want = Want::of(&job, on_conflict, 0);
         Ok(Planned { entry: self.entry(job, clock)?, want })
     }
@@ -185,7 +204,12 @@ impl JobService {
         Ok(entry)
     }
 
-    pub(super) async fn store_batch(&self, batch: Vec<Result<Entry>>) -> Vec<Result<Receipt>> {
+    /// One outcome per entry, in order; what there is to tell then is added to `untold`.
+    pub(super) async fn store_batch(
+        &self,
+        batch: Vec<Result<Entry>>,
+        untold: &mut Vec<Untold>,
+    ) -> Vec<Result<Receipt>> {
         // A generated id is never a duplicate, and bulk enqueueing is not to pay for copies that nobody reads.
         let plans: Vec<Result<(Receipt, Option<Entry>)>> = batch
             .iter()
@@ -224,7 +248,9 @@ impl JobService {
                 }
             }
         }
-        self.tell_stored(to_tell, &outcomes);
+        let is_new = |outcome: &Result<Receipt>| outcome.as_ref().is_ok_and(|receipt| !receipt.duplicate);
+        untold
+            .extend(to_tell.into_iter().zip(&outcomes).filter_map(|(told, outcome)| told.filter(|_| is_new(outcome))));
         outcomes
     }
 

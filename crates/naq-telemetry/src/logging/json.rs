@@ -16,7 +16,7 @@ use tracing::{
 use tracing_log::NormalizeEvent as _;
 use tracing_subscriber::{Layer, layer::Context, registry::LookupSpan};
 
-use super::{background::Lines, is_naq};
+use super::{background::Lines, is_naq, text::is_for_traces};
 
 /// Names that a line always has; a field that is called so gets a prefix.
 const LINE_NAMES: [&str; 4] = ["timestamp", "level", "logger", "message"];
@@ -139,6 +139,9 @@ impl Fields {
     }
 
     fn put(&mut self, field: &Field, value: impl Into<Value>) {
+        if is_for_traces(field) {
+            return;
+        }
         let name = field.name();
         let name = match name.strip_prefix("r#").unwrap_or(name) {
             "message" => {

@@ -7,7 +7,7 @@
 use std::{io, process::ExitStatus, process::Stdio, time::Duration};
 
 use naq_config::ExecHandler;
-use naq_services::JobContext;
+use naq_services::{JobContext, trace_context};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::{
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
@@ -57,7 +57,8 @@ impl Group {
                 .env("NAQ_JOB_ID", cx.id().as_str())
                 .env("NAQ_QUEUE", cx.queue().as_str())
                 .env("NAQ_ATTEMPT", cx.attempt().to_string())
-                .env("NAQ_CORRELATION_ID", &*printable(cx.correlation_id()));
+                .env("NAQ_CORRELATION_ID", &*printable(cx.correlation_id()))
+                .envs(trace_context::current().into_iter().map(|(name, text)| (name.to_ascii_uppercase(), text)));
         }
         let mut child = command.spawn()?;
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);

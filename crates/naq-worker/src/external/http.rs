@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::DateTime;
 use naq_config::{HttpHandler, HttpMethod};
 use naq_models::{JobError, Verdict};
-use naq_services::{JobContext, registration::HandlerFuture};
+use naq_services::{JobContext, registration::HandlerFuture, trace_context};
 use reqwest::{
     Client, Method, Response, StatusCode, Url,
     header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER},
@@ -100,9 +100,11 @@ impl Inner {
     }
 
     async fn exchange(&self, cx: &JobContext) -> Verdict {
-        let request = self
-            .client
-            .request(self.method.clone(), self.url.clone())
+        let context = trace_context::current();
+        let traced = self.client.request(self.method.clone(), self.url.clone());
+        let request = context
+            .iter()
+            .fold(traced, |request, (name, text)| request.header(name, text))
             .header(CONTENT_TYPE, "application/json")
             .header(HeaderName::from_static("naq-job-id"), cx.id().as_str())
             .header(HeaderName::from_static("naq-queue"), cx.queue().as_str())

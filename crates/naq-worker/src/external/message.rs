@@ -3,10 +3,10 @@
 //! Invariant: a request is one line: JSON text may hold line breaks between tokens, so it is compacted. A reply holds
 //! either `result` or `error`; what holds `progress` instead comes before it, from a `jsonl` handler.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use naq_models::{RawJson, Verdict, error_type};
-use naq_services::JobContext;
+use naq_services::{JobContext, trace_context};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::output::error;
@@ -20,11 +20,15 @@ struct Request<'a> {
     meta: &'a BTreeMap<String, RawJson>,
 }
 
-/// The request for a job, without a line end.
+/// The request for a job, without a line end. If traces are followed, what the other side does belongs to this run, not to
+/// whoever enqueued the job.
 pub(super) fn request(cx: &JobContext) -> Vec<u8> {
     let job = cx.job();
-    let request =
-        Request { id: cx.id().as_str(), kind: &job.kind, args: &job.args, attempt: job.attempt, meta: &job.meta };
+    let mut meta = Cow::Borrowed(&job.meta);
+    for (name, text) in trace_context::current() {
+        meta.to_mut().extend(RawJson::from_value(&text).ok().map(|text| (name, text)));
+    }
+    let request = Request { id: cx.id().as_str(), kind: &job.kind, args: &job.args, attempt: job.attempt, meta: &meta };
     compact(&serde_json::to_string(&request).expect("a request holds only strings, numbers and valid JSON"))
 }
 

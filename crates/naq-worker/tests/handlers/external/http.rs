@@ -1,9 +1,10 @@
 //! `http`: a real socket with a server of a few lines.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use naq_config::HttpMethod;
-use naq_models::{Verdict, error_type};
+use naq_models::{Job, Verdict, error_type};
+use naq_services::trace_context::{self, Propagator};
 use naq_worker::ErasedHandler;
 use serde_json::json;
 use tokio::{
@@ -12,6 +13,7 @@ use tokio::{
     sync::mpsc,
     task::JoinSet,
 };
+use tracing::Span;
 
 use super::{build, cancel_when, http, run};
 use crate::support::{MAX_BODY, context, error, failure, job, value};
@@ -95,6 +97,28 @@ async fn the_arguments_are_the_body() {
     for header in ["content-type: application/json", "naq-job-id: job-1", "naq-attempt: 1", "naq-queue: default"] {
         assert!(request.contains(header), "{header} is missing: {request}");
     }
+}
+
+/// Stands for a library of traces.
+#[derive(Debug)]
+struct Traced;
+
+impl Propagator for Traced {
+    fn inject(&self, span: &Span) -> BTreeMap<String, String> {
+        let name = span.metadata().map_or("nowhere", |metadata| metadata.name());
+        BTreeMap::from([("traceparent".to_owned(), format!("00-{name}-01"))])
+    }
+
+    fn extract(&self, _: &Span, _: &Job, _: BTreeMap<String, String>) {}
+}
+
+#[tokio::test]
+async fn a_request_belongs_to_the_trace_of_its_run() {
+    let mut server = Server::start(answer("200 OK", "", "1")).await;
+    trace_context::set_propagator(Traced);
+    run(&server.handler(HttpMethod::Post), json!({})).await;
+    let request = server.requests.recv().await.unwrap().to_ascii_lowercase();
+    assert!(request.contains("\r\ntraceparent: 00-nowhere-01\r\n"), "{request}");
 }
 
 #[tokio::test]
