@@ -65,6 +65,17 @@ pub enum OutputFormat {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// What needs a store.
+    #[command(flatten)]
+    OnStore(StoreCommand),
+    /// About this program, its configuration and its store
+    #[command(subcommand)]
+    System(SystemCommand),
+}
+
+/// The commands that need a right configuration, and as a rule a store.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
     /// Run workers and look at them
     #[command(subcommand)]
     Worker(WorkerCommand),
@@ -85,9 +96,6 @@ pub enum Command {
     Events(EventsCommand),
     /// A live screen: queues, workers, what runs, what failed; keys to pause, cancel and retry
     Top(TopArgs),
-    /// About this program and its store
-    #[command(subcommand)]
-    System(SystemCommand),
     /// Count the words of every text file below a directory, one job a file: the whole thing in one process, no server
     Demo(DemoArgs),
 }
@@ -206,6 +214,14 @@ pub enum SystemCommand {
     Version,
     /// Check the store, its settings and its state, and say what to do
     Doctor,
+    /// Every setting in effect and where it comes from; or only whether they are right
+    Config(ConfigArgs),
+    /// Print a commented configuration file with every setting
+    GenerateConfig {
+        /// What it is for
+        #[arg(long, value_enum, default_value_t = Environment::Development)]
+        environment: Environment,
+    },
     /// Print a completion script for a shell
     Completions {
         /// Which shell.
@@ -213,6 +229,28 @@ pub enum SystemCommand {
     },
     /// Print the manual page
     Man,
+}
+
+/// `naq system config …`
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Print every setting, its value and where it comes from; so it is if nothing else is asked for
+    #[arg(long, conflicts_with = "validate")]
+    pub show: bool,
+    /// Say everything that is wrong, and exit with 1 if there is something
+    #[arg(long)]
+    pub validate: bool,
+}
+
+/// What a configuration is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Environment {
+    /// Trying things out: more is logged
+    Development,
+    /// A service: JSON lines, metrics and probes
+    Production,
+    /// Automatic tests: a store in memory, short times
+    Testing,
 }
 
 /// `naq demo …`

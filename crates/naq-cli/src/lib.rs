@@ -19,7 +19,7 @@ mod session;
 pub use error::CliError;
 pub use session::Session;
 
-use args::{Cli, Command, SchedulerCommand, WorkerCommand};
+use args::{Cli, Command, SchedulerCommand, StoreCommand, WorkerCommand};
 
 /// Runs the command line of this process with every handler that `#[naq::job]` registered, and returns its exit code.
 ///
@@ -29,7 +29,7 @@ pub async fn run() -> ExitCode {
     let mut handlers = HandlerRegistry::default();
     match handlers.insert_registered() {
         Ok(()) => run_with(handlers).await,
-        Err(error) => ExitCode::from(report(&CliError::usage(error.to_string()))),
+        Err(error) => ExitCode::from(code(Err(CliError::usage(error.to_string())))),
     }
 }
 
@@ -40,43 +40,51 @@ pub async fn run() -> ExitCode {
 /// # Cancel safety
 /// Not cancel safe: drop it only to end the process.
 pub async fn run_with(handlers: HandlerRegistry) -> ExitCode {
-    let cli = Cli::parse();
-    let level = match &cli.command {
-        Command::Worker(WorkerCommand::Start(_)) | Command::Scheduler(SchedulerCommand::Start(_)) => {
+    let Cli { global, command } = Cli::parse();
+    let command = match command {
+        Command::OnStore(command) => command,
+        Command::System(command) => return ExitCode::from(code(commands::system::run(&global, command).await)),
+    };
+    let level = match &command {
+        StoreCommand::Worker(WorkerCommand::Start(_)) | StoreCommand::Scheduler(SchedulerCommand::Start(_)) => {
             "info,async_nats=warn"
         }
-        Command::Top(_) => session::SILENT,
-        _ => "warn",
+        StoreCommand::Top(_) => session::SILENT,
+        _ => session::QUIET,
     };
-    let session = match Session::start(&cli.global, level) {
+    let session = match Session::start(&global, level) {
         Ok(session) => session,
-        Err(error) => return ExitCode::from(report(&error)),
+        Err(error) => return ExitCode::from(code(Err(error))),
     };
     // Boxed: the futures of all commands together are too deep a type for the compiler.
-    let outcome = Box::pin(dispatch(&session, cli.command, handlers)).await;
+    let outcome = Box::pin(dispatch(&session, command, handlers)).await;
     let stuck = session.is_stuck();
     session.end().await;
-    let code = match outcome {
-        Ok(()) => error::exit::OK,
-        Err(error) => report(&error),
-    };
+    let code = code(outcome);
     if stuck {
         std::process::exit(code.into());
     }
     ExitCode::from(code)
 }
 
-async fn dispatch(session: &Session, command: Command, handlers: HandlerRegistry) -> Result<(), CliError> {
+async fn dispatch(session: &Session, command: StoreCommand, handlers: HandlerRegistry) -> Result<(), CliError> {
     match command {
-        Command::Worker(command) => Box::pin(commands::worker::run(session, command, handlers)).await,
-        Command::Job(command) => Box::pin(commands::job::run(session, command)).await,
-        Command::Queue(command) => Box::pin(commands::queue::run(session, command)).await,
-        Command::Dead(command) => Box::pin(commands::dead::run(session, command)).await,
-        Command::Scheduler(command) => Box::pin(commands::scheduler::run(session, command)).await,
-        Command::Events(command) => Box::pin(commands::events::run(session, command)).await,
-        Command::Top(args) => Box::pin(commands::top::run(session, args)).await,
-        Command::System(command) => Box::pin(commands::system::run(session, command)).await,
-        Command::Demo(args) => Box::pin(commands::demo::run(session, args)).await,
+        StoreCommand::Worker(command) => Box::pin(commands::worker::run(session, command, handlers)).await,
+        StoreCommand::Job(command) => Box::pin(commands::job::run(session, command)).await,
+        StoreCommand::Queue(command) => Box::pin(commands::queue::run(session, command)).await,
+        StoreCommand::Dead(command) => Box::pin(commands::dead::run(session, command)).await,
+        StoreCommand::Scheduler(command) => Box::pin(commands::scheduler::run(session, command)).await,
+        StoreCommand::Events(command) => Box::pin(commands::events::run(session, command)).await,
+        StoreCommand::Top(args) => Box::pin(commands::top::run(session, args)).await,
+        StoreCommand::Demo(args) => Box::pin(commands::demo::run(session, args)).await,
+    }
+}
+
+/// The exit code; what went wrong is said.
+fn code(outcome: Result<(), CliError>) -> u8 {
+    match outcome {
+        Ok(()) => error::exit::OK,
+        Err(error) => report(&error),
     }
 }
 

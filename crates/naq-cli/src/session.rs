@@ -24,6 +24,8 @@ use crate::{
 const NOT_EXPORTED: &str = "traces.endpoint is set, but this program has a tracing subscriber of its own: traces are exported \
                             only if it has the layer `naq::otel::layer`";
 
+/// The log level of a command that prints something and ends.
+pub(crate) const QUIET: &str = "warn";
 /// The log level of a command that draws on the whole terminal.
 pub(crate) const SILENT: &str = "off";
 
@@ -36,6 +38,18 @@ pub struct Session {
     // Before the log, which takes what there is to say of the last spans.
     _traces: Option<TraceGuard>,
     _log: Option<LogGuard>,
+}
+
+/// Where the configuration of this run comes from.
+pub(crate) fn load_options(global: &GlobalArgs) -> LoadOptions {
+    let mut options = LoadOptions::of_process(global.config.clone());
+    if let Some(url) = &global.url {
+        options.flags.push(FlagOverride::new("--url", "storage.url", url));
+    }
+    if let Some(level) = &global.log_level {
+        options.flags.push(FlagOverride::new("--log-level", "logging.level", level));
+    }
+    options
 }
 
 /// There is none.
@@ -74,14 +88,7 @@ impl Session {
     /// If the configuration is wrong: everything that is wrong with it, at once. If the log file cannot be opened.
     pub fn start(global: &GlobalArgs, default_level: &str) -> Result<Self, CliError> {
         let output = Output::new(global.output);
-        let mut options = LoadOptions::of_process(global.config.clone());
-        if let Some(url) = &global.url {
-            options.flags.push(FlagOverride::new("--url", "storage.url", url));
-        }
-        if let Some(level) = &global.log_level {
-            options.flags.push(FlagOverride::new("--log-level", "logging.level", level));
-        }
-        let mut loaded = naq_config::load(&options)?;
+        let mut loaded = naq_config::load(&load_options(global))?;
         // Lines on a terminal that is drawn on would spoil the screen, whoever asked for them.
         let spoils =
             default_level == SILENT && loaded.config.logging.target_file().is_none() && io::stderr().is_terminal();

@@ -42,6 +42,11 @@ impl Environment {
         environment
     }
 
+    /// Variables with a name of their own, and the settings they mean. Of two for one setting the later one wins.
+    pub fn named() -> impl Iterator<Item = (&'static str, &'static str)> {
+        OTEL_VARIABLES.into_iter().chain(OMNIQ_VARIABLES).chain(OLD_VARIABLES)
+    }
+
     /// One variable.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -84,8 +89,8 @@ impl Environment {
         let mut settings = Settings::default();
         // By its specification, an empty variable of OpenTelemetry is one that is not set.
         let given =
-            |variable: &&str| self.get(variable).filter(|value| !value.is_empty() || !variable.starts_with("OTEL_"));
-        for (variable, key) in OTEL_VARIABLES.iter().chain(&OMNIQ_VARIABLES).chain(&OLD_VARIABLES) {
+            |variable: &str| self.get(variable).filter(|value| !value.is_empty() || !variable.starts_with("OTEL_"));
+        for (variable, key) in Self::named() {
             if let Some(value) = given(variable) {
                 settings.set.push(Setting { variable, path: key.split('.').map(str::to_owned).collect(), value });
             }

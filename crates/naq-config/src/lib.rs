@@ -36,6 +36,7 @@ mod schedules;
 mod sections;
 mod serde_forms;
 mod store;
+mod template;
 mod text;
 mod tree;
 
@@ -58,6 +59,7 @@ pub use store::{
     ChosenBy, DEFAULT_NATS_URL, NoStateDirectory, ServerUrl, StoreChoice, StoreUrl, StoreUrlError, StoreUrlErrorKind,
     choose_store,
 };
+pub use template::{Purpose, template};
 pub use text::{Secret, UnknownWord, Url, redacted};
 
 /// The default configuration as a commented YAML file: what is documented, what is in force, and the template for one's

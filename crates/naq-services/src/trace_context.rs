@@ -19,8 +19,11 @@ pub trait Propagator: Send + Sync + fmt::Debug + 'static {
     /// Where a span stands, by the names of [`FIELDS`]; nothing if it is part of no trace.
     fn inject(&self, span: &Span) -> BTreeMap<String, String>;
 
-    /// Lets the span of a run, which has not been entered, belong to the context that came with its job.
-    fn extract(&self, span: &Span, job: &Job, context: BTreeMap<String, String>);
+    /// Lets a span, which has not been entered, belong to a context.
+    fn extract(&self, span: &Span, context: BTreeMap<String, String>);
+
+    /// Says of a span what the conventions of OpenTelemetry have a name for.
+    fn describe(&self, span: &Span, attributes: &[(&'static str, &str)]);
 }
 
 static PROPAGATOR: OnceLock<Box<dyn Propagator>> = OnceLock::new();
@@ -48,7 +51,17 @@ pub fn adopt(span: &Span, job: &Job) {
     span.record("otel.name", format!("run {}", job.kind));
     let text = |name: &str| serde_json::from_str(job.meta.get(name)?.get()).ok();
     let context = FIELDS.into_iter().filter_map(|name| Some((name.to_owned(), text(name)?)));
-    propagator.extract(span, job, context.collect());
+    propagator.extract(span, context.collect());
+    describe(propagator, span, "process", &[("messaging.message.id", job.id.as_str()), destination(job)]);
+}
+
+fn destination(job: &Job) -> (&'static str, &str) {
+    ("messaging.destination.name", job.queue.as_str())
+}
+
+fn describe(propagator: &dyn Propagator, span: &Span, operation: &str, more: &[(&'static str, &str)]) {
+    propagator.describe(span, &[("messaging.system", "naq"), ("messaging.operation.type", operation)]);
+    propagator.describe(span, more);
 }
 
 /// Notes in the span of a run that it failed. For the worker: the span has a field `otel.status_description`.
@@ -92,23 +105,13 @@ impl Sending {
 
 /// Opens the span of a call. What it is called has to be known before it begins.
 fn open(propagator: &dyn Propagator, jobs: usize, first: &Job) -> Opened {
-    let span = tracing::info_span!(
-        "enqueue",
-        otel.kind = "producer",
-        otel.name = field::Empty,
-        messaging.system = "naq",
-        "messaging.operation.type" = "send",
-        messaging.destination.name = field::Empty,
-        messaging.message.id = field::Empty,
-        messaging.batch.message_count = field::Empty,
-    );
+    let span = tracing::info_span!("enqueue", otel.kind = "producer", otel.name = field::Empty);
     if jobs == 1 {
         span.record("otel.name", format!("enqueue {}", first.kind));
-        span.record("messaging.destination.name", first.queue.as_str());
-        span.record("messaging.message.id", first.id.as_str());
+        describe(propagator, &span, "send", &[("messaging.message.id", first.id.as_str()), destination(first)]);
     } else {
         span.record("otel.name", "enqueue many");
-        span.record("messaging.batch.message_count", jobs);
+        describe(propagator, &span, "send", &[("messaging.batch.message_count", &jobs.to_string())]);
     }
     // A subscriber may not want this span; the one around it is as good.
     let within = if span.is_disabled() { Span::current() } else { span.clone() };

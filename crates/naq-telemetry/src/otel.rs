@@ -10,7 +10,6 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use naq_config::TracesConfig;
-use naq_models::Job;
 use naq_services::trace_context::{self, Propagator};
 use opentelemetry::{KeyValue, propagation::TextMapPropagator as _, trace::TracerProvider as _};
 use opentelemetry_otlp::{ExporterBuildError, Protocol, SpanExporter, WithExportConfig as _};
@@ -138,14 +137,14 @@ impl Propagator for W3c {
         carrier.0
     }
 
-    fn extract(&self, span: &Span, job: &Job, context: BTreeMap<String, String>) {
-        let parent = self.0.extract(&Carrier(context));
-        // Not without a layer, or for a span that nobody wants: then there is nothing to tie.
-        if span.set_parent(parent).is_ok() {
-            span.set_attribute("messaging.system", "naq");
-            span.set_attribute("messaging.operation.type", "process");
-            span.set_attribute("messaging.destination.name", job.queue.to_string());
-            span.set_attribute("messaging.message.id", job.id.to_string());
+    fn extract(&self, span: &Span, context: BTreeMap<String, String>) {
+        // Without a layer, or of a span that nobody wants, there is nothing to tie.
+        let _tied = span.set_parent(self.0.extract(&Carrier(context)));
+    }
+
+    fn describe(&self, span: &Span, attributes: &[(&'static str, &str)]) {
+        for (name, text) in attributes {
+            span.set_attribute(*name, (*text).to_owned());
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The default file is the documentation, the template and the defaults at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use naq_config::{DEFAULT_CONFIG, NaqConfig};
+use naq_config::{DEFAULT_CONFIG, NaqConfig, Purpose, template};
 use serde_json::Value;
 
 use crate::{Machine, yaml};
@@ -43,6 +43,39 @@ fn the_file_says_what_the_code_does() {
     assert_eq!(loaded.config, NaqConfig::default());
     assert_eq!(loaded.warnings, []);
     assert_eq!(Machine::new().load().unwrap().config, NaqConfig::default());
+}
+
+#[test]
+fn a_template_differs_only_where_it_says() {
+    for purpose in [Purpose::Development, Purpose::Production, Purpose::Testing] {
+        let text = template(purpose);
+        let loaded = yaml(&text).load().unwrap();
+        assert_eq!(loaded.warnings, []);
+        let (chosen, default) = (flat(&loaded.config), flat(&NaqConfig::default()));
+        let differ: BTreeSet<String> =
+            chosen.iter().filter(|(key, value)| default.get(*key) != Some(value)).map(|(key, _)| key.clone()).collect();
+        let head = text.lines().next().unwrap();
+        let said = head.split_once(": ").unwrap().1.strip_suffix(" differ from the defaults.").unwrap();
+        assert_eq!(differ, said.split(", ").map(str::to_owned).collect(), "{purpose}");
+        let lines = DEFAULT_CONFIG.lines().filter(|line| !text.lines().any(|other| other == *line)).count();
+        assert_eq!(lines, differ.len(), "{purpose}: everything else stands as it is");
+    }
+}
+
+fn flat(config: &NaqConfig) -> BTreeMap<String, Value> {
+    fn walk(value: Value, key: &str, into: &mut BTreeMap<String, Value>) {
+        match value {
+            Value::Object(map) => {
+                for (name, value) in map {
+                    walk(value, &format!("{key}{}{name}", if key.is_empty() { "" } else { "." }), into);
+                }
+            }
+            value => drop(into.insert(key.to_owned(), value)),
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(serde_json::to_value(config).unwrap(), "", &mut found);
+    found
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod defaults;
 mod problems;
+mod reference;
 mod sources;
 
 use std::path::{Path, PathBuf};

@@ -16,7 +16,7 @@ use tracing_subscriber::{
 
 /// What a span says to a collector of traces only.
 pub(super) fn is_for_traces(field: &Field) -> bool {
-    ["otel.", "messaging."].iter().any(|prefix| field.name().starts_with(prefix))
+    field.name().starts_with("otel.")
 }
 
 /// The default format of fields, without what is for traces.

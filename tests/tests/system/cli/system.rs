@@ -55,7 +55,7 @@ async fn version_completions_and_help_need_no_store() -> Result<()> {
     site.url = "nats://127.0.0.1:1".to_owned();
     let version = site.json(&["system", "version"]).await?;
     assert_fields(&version, &["version", "features"]);
-    assert_eq!(version["features"], json!(["nats", "sqlite", "bincode"]));
+    assert_eq!(version["features"], json!(["nats", "sqlite", "bincode", "otel"]));
     for shell in ["bash", "zsh", "fish"] {
         let script = site.naq()?.run(&["system", "completions", shell], COMMAND_LIMIT).await?;
         assert_eq!(script.code(), Some(0));
@@ -69,6 +69,46 @@ async fn version_completions_and_help_need_no_store() -> Result<()> {
         assert!(help.stdout.contains(word), "{word} is not in the help");
     }
     assert_eq!(site.naq()?.run(&["worker", "begin"], COMMAND_LIMIT).await?.code(), Some(2));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_configuration_is_shown_with_where_it_comes_from_and_checked() -> Result<()> {
+    let home = tempfile::tempdir()?;
+    let file = "workers: {concurrency: 4}\nnats: {servers: ['nats://ann:secret@localhost:4222']}\n";
+    std::fs::write(home.path().join("naq.yaml"), file)?;
+    let naq = NaqBinary::in_dir(home.path())?.env("NAQ_WORKERS__SHUTDOWN_TIMEOUT", "5");
+    let run = async |args: &[&str]| naq.run(args, COMMAND_LIMIT).await;
+    let shown = run(&["system", "config", "--show", "--output", "json", "--log-level", "debug"]).await?;
+    assert_eq!(shown.code(), Some(0), "{shown:#?}");
+    assert!(!shown.stdout.contains("secret") && shown.stdout.contains("localhost:4222"), "{}", shown.stdout);
+    let settings = shown.json()?["settings"].as_array().context("no settings")?.clone();
+    let one = |key: &str| settings.iter().find(|setting| setting["key"] == key).cloned().unwrap_or_default();
+    assert_eq!(one("workers.concurrency"), json!({"key": "workers.concurrency", "value": 4, "source": "./naq.yaml"}));
+    assert_eq!(one("workers.shutdown_timeout")["source"], "NAQ_WORKERS__SHUTDOWN_TIMEOUT");
+    assert_eq!([&one("logging.level")["value"], &one("logging.level")["source"]], ["debug", "--log-level"]);
+    assert_eq!(one("workers.heartbeat_interval")["source"], "default");
+    let table = run(&["system", "config"]).await?;
+    let row = table.stdout.lines().find(|line| line.starts_with("workers.concurrency")).context("no row")?;
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["workers.concurrency", "4", "./naq.yaml"]);
+    assert!(table.stderr.contains("read ./naq.yaml"), "{}", table.stderr);
+    assert_eq!(run(&["system", "config", "--validate"]).await?.code(), Some(0));
+
+    std::fs::write(home.path().join("naq.yaml"), "workers: {concurency: 4, ttl: 1s}\n")?;
+    let wrong = run(&["system", "config", "--validate", "--output", "json"]).await?;
+    let verdict = wrong.json()?;
+    assert_eq!((wrong.code(), &verdict["valid"]), (Some(1), &json!(false)));
+    let keys: Vec<_> = verdict["problems"].as_array().context("none")?.iter().map(|problem| &problem["key"]).collect();
+    assert_eq!(keys, ["workers.concurency", "workers.heartbeat_interval"]);
+    assert_eq!(verdict["problems"][0]["suggestion"], "workers.concurrency");
+    // What needs no configuration works in spite of it.
+    assert_eq!(run(&["system", "version"]).await?.code(), Some(0));
+    for environment in ["development", "production", "testing"] {
+        let made = run(&["system", "generate-config", "--environment", environment]).await?;
+        std::fs::write(home.path().join("naq.yaml"), &made.stdout)?;
+        let checked = run(&["system", "config", "--validate"]).await?;
+        assert_eq!(checked.code(), Some(0), "{environment}: {checked:#?}");
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use naq_config::HttpMethod;
-use naq_models::{Job, Verdict, error_type};
+use naq_models::{Verdict, error_type};
 use naq_services::trace_context::{self, Propagator};
 use naq_worker::ErasedHandler;
 use serde_json::json;
@@ -109,7 +109,9 @@ impl Propagator for Traced {
         BTreeMap::from([("traceparent".to_owned(), format!("00-{name}-01"))])
     }
 
-    fn extract(&self, _: &Span, _: &Job, _: BTreeMap<String, String>) {}
+    fn extract(&self, _: &Span, _: BTreeMap<String, String>) {}
+
+    fn describe(&self, _: &Span, _: &[(&'static str, &str)]) {}
 }
 
 #[tokio::test]
