@@ -166,7 +166,7 @@ pub(crate) const OMNIQ_VARIABLES: [(&str, &str); 5] = [
 ];
 
 /// Variables with a name of their own, and the settings they mean. Of two for one setting the later one wins.
-pub(crate) const OLD_VARIABLES: [(&str, &str); 39] = [
+pub(crate) const OLD_VARIABLES: [(&str, &str); 44] = [
     ("NAQ_URL", "storage.url"),
     ("NAQ_NATS_URL", "nats.servers"),
     ("NAQ_CLIENT_NAME", "nats.client_name"),
@@ -174,6 +174,7 @@ pub(crate) const OLD_VARIABLES: [(&str, &str); 39] = [
     ("NAQ_RECONNECT_TIME_WAIT", "nats.reconnect_time_wait"),
     ("NAQ_CONNECTION_TIMEOUT", "nats.connection_timeout"),
     ("NAQ_DRAIN_TIMEOUT", "nats.drain_timeout"),
+    ("NAQ_PING_INTERVAL", "nats.ping_interval"),
     ("NAQ_DEFAULT_QUEUE", "queues.default"),
     ("NAQ_QUEUE_PREFIX", "queues.prefix"),
     ("NAQ_DEFAULT_ACK_WAIT", "queues.ack_wait"),
@@ -188,6 +189,10 @@ pub(crate) const OLD_VARIABLES: [(&str, &str); 39] = [
     ("NAQ_MAX_SCHEDULE_FAILURES", "scheduler.max_failures"),
     ("NAQ_SCHEDULER_SCAN_INTERVAL", "scheduler.scan_interval"),
     ("NAQ_EVENTS_ENABLED", "events.enabled"),
+    ("NAQ_EVENTS_BATCH_SIZE", "events.batch_size"),
+    ("NAQ_EVENTS_FLUSH_INTERVAL", "events.flush_interval"),
+    ("NAQ_EVENTS_MAX_BUFFER_SIZE", "events.max_buffer_size"),
+    ("NAQ_EVENTS_STREAM_NAME", "events.stream.name"),
     ("NAQ_EVENT_LOGGER_BATCH_SIZE", "events.batch_size"),
     ("NAQ_EVENT_LOGGER_FLUSH_INTERVAL", "events.flush_interval"),
     ("NAQ_EVENT_LOGGER_MAX_BUFFER_SIZE", "events.max_buffer_size"),
@@ -214,7 +219,8 @@ const OTHER_VARIABLES: [&str; 6] =
     ["NAQ_ENVIRONMENT", "NAQ_JOB_ID", "NAQ_KIND", "NAQ_QUEUE", "NAQ_ATTEMPT", "NAQ_CORRELATION_ID"];
 
 /// Variables that no longer mean anything, and why.
-pub(crate) const RETIRED_VARIABLES: [(&str, &str); 6] = [
+pub(crate) const RETIRED_VARIABLES: [(&str, &str); 7] = [
+    ("NAQ_MAX_OUTSTANDING_PINGS", crate::retired::TWO_PINGS),
     ("NAQ_EVENT_STORAGE_URL", crate::retired::EVENTS_BESIDE_JOBS),
     ("NAQ_EVENT_STORAGE_TYPE", crate::retired::EVENTS_BESIDE_JOBS),
     ("NAQ_EVENT_SUBJECT_PREFIX", crate::retired::NAMES_FROM_PREFIX),

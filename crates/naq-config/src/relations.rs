@@ -12,8 +12,8 @@ use crate::{
     TracesConfig, Url, text::redacted,
 };
 
-/// The shortest lease that a heartbeat can keep alive over a network.
-const ACK_WAIT_MIN: Duration = Duration::from_millis(100);
+/// The shortest lease that a worker takes: a heartbeat has to keep it alive over a network.
+const ACK_WAIT_MIN: Duration = Duration::from_secs(1);
 /// What every store needs besides the payload, in bytes; see `serialization.max_payload`.
 pub const PAYLOAD_HEADROOM: u64 = 64 << 10;
 /// The longest id of a schedule, in characters: a run's id adds its due time.
@@ -205,13 +205,11 @@ fn jobs_and_workers(config: &NaqConfig, check: &mut Check) {
 fn scheduler_and_events(config: &NaqConfig, check: &mut Check) {
     let scheduler = &config.scheduler;
     check.positive("scheduler.lock_renew_interval", scheduler.lock_renew_interval);
-    check.shorter(
-        "scheduler.lock_renew_interval",
-        scheduler.lock_renew_interval,
-        "scheduler.lock_ttl",
-        scheduler.lock_ttl,
-        "the leader would lose its lock between two renewals",
-    );
+    let (interval, ttl) = (scheduler.lock_renew_interval, scheduler.lock_ttl);
+    if interval > ttl / 2 {
+        let message = format!("must be at most half of scheduler.lock_ttl ({}): one renewal may fail", show(ttl));
+        check.fail(&["scheduler.lock_renew_interval", "scheduler.lock_ttl"], show(interval), message);
+    }
     check.positive("scheduler.scan_interval", scheduler.scan_interval);
     let events = &config.events;
     check.at_least_one("events.batch_size", events.batch_size);

@@ -19,7 +19,7 @@ const MAX_DELIVER: &str =
 const LABEL: &str = "has no effect: the section's own name is its name";
 const PICKLE: &str = "has no effect: pickle is readable by Python only; jobs are stored as json";
 
-const TWO_PINGS: &str =
+pub(crate) const TWO_PINGS: &str =
     "has no effect: a connection counts as dead after two unanswered probes; set nats.ping_interval";
 
 const STAYS_DUE: &str = "has no effect: a run that cannot be stored stays due and is tried again, however often";
@@ -37,7 +37,12 @@ const RETIRED: [(&str, &str); 8] = [
 ];
 
 /// Settings under another name.
-const RENAMED: [(&str, &str); 1] = [("nats.auth.username", "nats.auth.user")];
+const RENAMED: [(&str, &str); 4] = [
+    ("nats.auth.username", "nats.auth.user"),
+    ("queues.default_name", "queues.default"),
+    ("serialization.method", "serialization.job_serializer"),
+    ("logging.file_path", "logging.file"),
+];
 
 /// Removes retired settings from a layer, moves renamed ones, and says what had no effect.
 pub(crate) fn apply(layer: &mut Layer, warnings: &mut Vec<ConfigWarning>) {

@@ -212,7 +212,7 @@ pub struct SchedulerConfig {
     /// How long the lock outlives its holder.
     #[serde(with = "serde_forms::duration")]
     pub lock_ttl: Duration,
-    /// How often the holder renews the lock; under `lock_ttl`.
+    /// How often the holder renews the lock; at most half of `lock_ttl`.
     #[serde(with = "serde_forms::duration")]
     pub lock_renew_interval: Duration,
     /// The longest time between two looks for what is due; changes are noticed at once.

@@ -75,7 +75,7 @@ fn relations_are_checked_with_the_source_that_broke_them() {
     for (content, key) in [
         ("workers: {heartbeat_interval: 60}", "workers.heartbeat_interval"),
         ("workers: {ttl: 15s}", "workers.heartbeat_interval"),
-        ("scheduler: {lock_renew_interval: 10s}", "scheduler.lock_renew_interval"),
+        ("scheduler: {lock_renew_interval: 5001ms}", "scheduler.lock_renew_interval"),
         ("workers: {concurrency: 0}", "workers.concurrency"),
         ("workers: {max_job_duration: 10m}", "jobs.timeout"),
         ("workers: {pools: {p: {queues: []}}}", "workers.pools.p.queues"),
@@ -89,7 +89,7 @@ fn relations_are_checked_with_the_source_that_broke_them() {
         ("nats: {tls: {cert_file: c}}", "nats.tls.cert_file"),
         ("nats: {tls: {key_file: k}}", "nats.tls.key_file"),
         ("queues: {prefix: a.b}", "queues.prefix"),
-        ("queues: {ack_wait: 1ms}", "queues.ack_wait"),
+        ("queues: {ack_wait: 999ms}", "queues.ack_wait"),
         ("queues: {configs: {q: {ack_wait: 0}}}", "queues.configs.q.ack_wait"),
         ("queues: {configs: {q: {max_ack_pending: 0}}}", "queues.configs.q.max_ack_pending"),
         ("events: {batch_size: 20000}", "events.batch_size"),

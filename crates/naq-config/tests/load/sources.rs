@@ -171,6 +171,11 @@ fn every_old_variable_still_works() {
     old("NAQ_SCHEDULER_LOCK_RENEW_INTERVAL", "5", "/scheduler/lock_renew_interval", json!("5s"));
     old("NAQ_SCHEDULER_SCAN_INTERVAL", "0.5", "/scheduler/scan_interval", json!("500ms"));
     old("NAQ_EVENTS_ENABLED", "0", "/events/enabled", json!(false));
+    old("NAQ_PING_INTERVAL", "5", "/nats/ping_interval", json!("5s"));
+    old("NAQ_EVENTS_BATCH_SIZE", "7", "/events/batch_size", json!(7));
+    old("NAQ_EVENTS_FLUSH_INTERVAL", "5.0", "/events/flush_interval", json!("5s"));
+    old("NAQ_EVENTS_MAX_BUFFER_SIZE", "700", "/events/max_buffer_size", json!(700));
+    old("NAQ_EVENTS_STREAM_NAME", "E", "/events/stream/name", json!("E"));
     old("NAQ_EVENT_LOGGER_BATCH_SIZE", "7", "/events/batch_size", json!(7));
     old("NAQ_EVENT_LOGGER_FLUSH_INTERVAL", "5.0", "/events/flush_interval", json!("5s"));
     old("NAQ_EVENT_LOGGER_MAX_BUFFER_SIZE", "500", "/events/max_buffer_size", json!(500));
