@@ -23,7 +23,7 @@ pub use top::TopArgs;
 
 /// A background job queue on one SQLite file or a NATS JetStream cluster.
 #[derive(Debug, Parser)]
-#[command(name = "naq", version, about, propagate_version = true, max_term_width = 110)]
+#[command(name = "naq", version, propagate_version = true, max_term_width = 110)]
 #[command(
     after_help = "Exit codes: 0 ok, 1 the operation failed, 2 usage, 3 not found, 4 cannot reach the store, 5 timed out."
 )]

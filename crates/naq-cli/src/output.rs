@@ -1,9 +1,12 @@
 //! What goes to standard output: tables for people, JSON for programs.
 //!
 //! Invariant: with `--output json` standard output holds JSON and nothing else; notes and hints go to standard error. A
-//! reader that closes the pipe ends the program quietly.
+//! reader that closes the pipe ends the program quietly. No control character of a job's reaches a terminal.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    borrow::Cow,
+    io::{self, IsTerminal, Write},
+};
 
 use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -59,7 +62,7 @@ impl Output {
 
     fn json<T: Serialize>(self, value: &T) -> Result<(), CliError> {
         let text = serde_json::to_string(value).map_err(|e| CliError::failed(format!("cannot write JSON: {e}")))?;
-        line(&text)
+        raw(&text)
     }
 
     /// A remark for people, on standard error; silent for programs.
@@ -84,11 +87,33 @@ pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = 
     table.lines().map(|line| line.trim_end().trim_start().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// Writes one text and a newline to standard output.
+/// Writes one text for people and a newline to standard output.
+///
+/// # Errors
+/// As [`raw`].
+pub(crate) fn line(text: &str) -> Result<(), CliError> {
+    raw(&harmless(text))
+}
+
+/// A text as a terminal may get it: error messages are what handlers and those who enqueue make of them, and a control
+/// character could change what stands on the screen.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let is_harmful = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(is_harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_harmful(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    Cow::Owned(shown)
+}
+
+/// Writes one text and a newline to standard output, as it is.
 ///
 /// # Errors
 /// If it cannot be written to. A closed pipe ends the process with exit code 0: the reader has seen enough.
-pub(crate) fn line(text: &str) -> Result<(), CliError> {
+pub(crate) fn raw(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -99,5 +124,5 @@ pub(crate) fn line(text: &str) -> Result<(), CliError> {
 /// Writes one line to standard error.
 pub(crate) fn note(text: &str) {
     // Nobody is left to be told if standard error is closed.
-    let _closed = writeln!(io::stderr().lock(), "{text}");
+    let _closed = writeln!(io::stderr().lock(), "{}", harmless(text));
 }

@@ -259,7 +259,10 @@ async fn admit(shared: &Shared, held: &Arc<Held>, run: &Run) -> Step<()> {
 }
 
 async fn call(shared: &Shared, held: &Held, run: &Run, context: JobContext) -> Said {
-    let Some(handler) = shared.handlers.get(&run.job.kind) else { return Said::Verdict(Verdict::UnknownKind) };
+    let Some(handler) = shared.handlers.get(&run.job.kind) else {
+        run.log.span().in_scope(|| tracing::warn!("this worker has no handler of this kind"));
+        return Said::Verdict(Verdict::UnknownKind);
+    };
     let called = guarded(|| handler.call(context), || shared.clock.now());
     let mut said = std::pin::pin!(called.instrument(run.log.span().clone()));
     tokio::select! {

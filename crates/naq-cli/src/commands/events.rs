@@ -53,17 +53,12 @@ async fn stream(events: &EventService, out: Output, args: StreamArgs) -> Result<
 }
 
 fn print(out: Output, event: &Event) -> Result<(), CliError> {
-    if out.is_json() {
-        let text = serde_json::to_string(event).map_err(|e| CliError::failed(format!("cannot write JSON: {e}")))?;
-        return line(&text);
-    }
     let job = event.job_id.as_ref().map_or("-", JobId::as_str);
     let queue = event.queue.as_ref().map_or("-", |queue| queue.as_str());
     let kind = event.kind.as_deref().unwrap_or("-");
-    line(
-        format!("{}  {:<16} {job:<32} {queue:<10} {kind:<16} {}", event.time, event.event_type, remarks(event))
-            .trim_end(),
-    )
+    let text =
+        || format!("{}  {:<16} {job:<32} {queue:<10} {kind:<16} {}", event.time, event.event_type, remarks(event));
+    out.one(event, || text().trim_end().to_owned())
 }
 
 /// What else is known of an event, for people.

@@ -33,6 +33,28 @@ fn garbage() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn control_characters_of_a_job_do_not_reach_a_terminal() -> Result<()> {
+    let site = Site::start(Backend::Sqlite).await?;
+    let message = "\u{1b}[2J\u{1b}]0;owned\u{7}gone\u{9b}5A";
+    site.enqueue("t.panic", &json!({ "message": message }), &["--job-id", "p", "--max-retries", "0"]).await?;
+    site.burst(&[], COMMAND_LIMIT).await?;
+    for args in [&["dead", "list"][..], &["dead", "show", "p"], &["job", "status", "p"], &["events", "history", "p"]] {
+        let told = site.test_worker().run(args, COMMAND_LIMIT).await?;
+        assert!(!told.stdout.chars().any(|c| c.is_control() && c != '\n' && c != '\t'), "{args:?}: {:?}", told.stdout);
+        assert!(told.stdout.contains("gone"), "{args:?}: {}", told.stdout);
+    }
+    let kept = site.json(&["job", "status", "p"]).await?["error"]["message"].to_string();
+    assert!(
+        kept.starts_with(serde_json::to_string(message)?.trim_end_matches('"')),
+        "programs get it as it is: {kept}"
+    );
+    let waited = site.test_worker().run(&["job", "result", "p"], COMMAND_LIMIT).await?;
+    let told = [waited.stdout, waited.stderr].concat();
+    assert!(!told.contains('\u{1b}'), "{told:?}");
+    Ok(())
+}
+
 on_every_server!(garbage_in_a_stream_becomes_dead_letters_byte_for_byte);
 
 async fn garbage_in_a_stream_becomes_dead_letters_byte_for_byte(version: ServerVersion) -> Result<()> {

@@ -24,6 +24,10 @@ const SKEW_MAX: Duration = Duration::from_secs(2);
 /// A warning above this share of the account's storage.
 const STORAGE_SHARE: f64 = 0.8;
 
+/// Nothing depends on the log of events, and its limits follow whoever writes into it.
+const LIMITS_OF_WRITERS: &str =
+    "set events.stream alike for every process; each that writes events sets the limits of its own configuration";
+
 impl Shared {
     pub(super) async fn diagnose(&self) -> Result<Vec<Finding>> {
         let mut findings = vec![self.server_finding(), self.storage_finding()];
@@ -47,7 +51,11 @@ impl Shared {
         let events = self.streams.stream_info(&self.options.events.name).await;
         if let Some(info) = events.map_err(|failure| self.streams.error("diagnose", failure))? {
             let wanted = events_config(&self.names, &self.options.events, self.options.compress);
-            findings.push(stream_finding(&self.options.events.name, Some(&info), &wanted));
+            let found = stream_finding(&self.options.events.name, Some(&info), &wanted);
+            findings.push(match found.severity {
+                Severity::Ok => found,
+                _ => Finding { severity: Severity::Warning, advice: LIMITS_OF_WRITERS.to_owned(), ..found },
+            });
         }
         for queue in &queues {
             for priority in Priority::ALL {
