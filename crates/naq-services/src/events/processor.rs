@@ -34,7 +34,7 @@ pub trait EventProcessor: Send + Sync + 'static {
     fn name(&self) -> &str;
 
     /// Looks at events, in the order in which they were told. Runs on a thread of its own and may block; while it does,
-    /// at most 10 000 events wait, and more are dropped.
+    /// at most 10 000 events wait, and more are dropped. A panic is caught, and costs the events of that call.
     async fn process(&self, events: &[Event]);
 }
 

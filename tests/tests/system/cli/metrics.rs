@@ -259,8 +259,10 @@ async fn probes_are_answered_while_handlers_burn_every_thread() -> Result<()> {
     let mut worker = site.test_worker().spawn(&["worker", "start", "--listen", "0", "--concurrency", "16"])?;
     let address = address(&mut worker).await?;
     eventually(COMMAND_LIMIT, "jobs run", async || log.exists().then_some(())).await?;
+    // It may take a beat of the heart until it is known to be ready; the jobs burn for longer than this waits.
     for path in ["/healthz", "/readyz", "/metrics"] {
-        ensure!(get(address, path).await?.status == 200, "{path}");
+        eventually(Duration::from_secs(2), path, async || (get(address, path).await.ok()?.status == 200).then_some(()))
+            .await?;
     }
     worker.kill().await
 }
