@@ -6,7 +6,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use naq_config::ListenAddress;
+use naq_config::{ListenAddress, Purpose, UnknownWord};
 use naq_models::{JobId, JobStatus, Priority, QueueName, Timestamp, duration};
 use naq_worker::QueueSpec;
 
@@ -218,9 +218,9 @@ pub enum SystemCommand {
     Config(ConfigArgs),
     /// Print a commented configuration file with every setting
     GenerateConfig {
-        /// What it is for
-        #[arg(long, value_enum, default_value_t = Environment::Development)]
-        environment: Environment,
+        /// What it is for: trying things out, a service, or automatic tests
+        #[arg(long, value_name = "development|production|testing", default_value_t = Purpose::default(), value_parser = parse_purpose)]
+        environment: Purpose,
     },
     /// Print a completion script for a shell
     Completions {
@@ -242,17 +242,6 @@ pub struct ConfigArgs {
     pub validate: bool,
 }
 
-/// What a configuration is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Environment {
-    /// Trying things out: more is logged
-    Development,
-    /// A service: JSON lines, metrics and probes
-    Production,
-    /// Automatic tests: a store in memory, short times
-    Testing,
-}
-
 /// `naq demo …`
 #[derive(Debug, Args)]
 pub struct DemoArgs {
@@ -266,6 +255,11 @@ pub struct DemoArgs {
 /// For clap: a duration as people write it.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     duration::parse(text).map_err(|e| e.to_string())
+}
+
+/// For clap: what a configuration is for.
+fn parse_purpose(text: &str) -> Result<Purpose, String> {
+    text.parse().map_err(|e: UnknownWord| e.to_string())
 }
 
 /// For clap: an RFC 3339 time.

@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use naq_models::QueueName;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
     byte_size::ByteSize,
@@ -58,6 +59,28 @@ pub struct NaqConfig {
     pub handlers: BTreeMap<String, HandlerConfig>,
     /// Recurring jobs, by schedule id.
     pub schedules: BTreeMap<String, ScheduleConfig>,
+}
+
+impl NaqConfig {
+    /// Every setting by its dotted name, with its value as JSON. What is secret is not in it.
+    #[must_use]
+    pub fn settings(&self) -> BTreeMap<String, Value> {
+        fn walk(key: String, value: Value, settings: &mut BTreeMap<String, Value>) {
+            match value {
+                Value::Object(entries) if !entries.is_empty() => {
+                    for (name, value) in entries {
+                        let key = if key.is_empty() { name } else { format!("{key}.{name}") };
+                        walk(key, value, settings);
+                    }
+                }
+                value => drop(settings.insert(key, value)),
+            }
+        }
+        let mut settings = BTreeMap::new();
+        let all = serde_json::to_value(self).expect("settings are only what JSON can say");
+        walk(String::new(), all, &mut settings);
+        settings
+    }
 }
 
 /// `storage`: which store, and how the embedded one writes.

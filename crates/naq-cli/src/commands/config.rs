@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    args::{Environment, GlobalArgs},
+    args::GlobalArgs,
     error::CliError,
     output::{self, Output},
     session::load_options,
@@ -32,7 +32,7 @@ struct Shown {
 
 pub(crate) fn show(global: &GlobalArgs, out: Output) -> Result<(), CliError> {
     let loaded = load(&load_options(global))?;
-    let shown = Shown { files: loaded.files.clone(), settings: settings(&loaded)?, warnings: warnings(&loaded) };
+    let shown = Shown { files: loaded.files.clone(), settings: settings(&loaded), warnings: warnings(&loaded) };
     remark(&loaded, out);
     out.one(&shown, || {
         let row = |setting: &Setting| [setting.key.clone(), text(&setting.value), setting.source.clone()];
@@ -84,12 +84,7 @@ pub(crate) fn validate(global: &GlobalArgs, out: Output) -> Result<(), CliError>
     }
 }
 
-pub(crate) fn generate(environment: Environment) -> Result<(), CliError> {
-    let purpose = match environment {
-        Environment::Development => Purpose::Development,
-        Environment::Production => Purpose::Production,
-        Environment::Testing => Purpose::Testing,
-    };
+pub(crate) fn generate(purpose: Purpose) -> Result<(), CliError> {
     output::line(template(purpose).trim_end())
 }
 
@@ -107,24 +102,9 @@ fn remark(loaded: &LoadedConfig, out: Output) {
     }
 }
 
-fn settings(loaded: &LoadedConfig) -> Result<Vec<Setting>, CliError> {
-    let all = serde_json::to_value(&loaded.config)
-        .map_err(|error| CliError::failed(format!("cannot write the configuration: {error}")))?;
-    let mut settings = Vec::new();
-    flatten(loaded, String::new(), all, &mut settings);
-    Ok(settings)
-}
-
-fn flatten(loaded: &LoadedConfig, key: String, value: Value, settings: &mut Vec<Setting>) {
-    match value {
-        Value::Object(entries) if !entries.is_empty() => {
-            for (name, value) in entries {
-                let key = if key.is_empty() { name } else { format!("{key}.{name}") };
-                flatten(loaded, key, value, settings);
-            }
-        }
-        value => settings.push(Setting { source: loaded.source_of(&key).to_string(), key, value }),
-    }
+fn settings(loaded: &LoadedConfig) -> Vec<Setting> {
+    let setting = |(key, value): (String, Value)| Setting { source: loaded.source_of(&key).to_string(), key, value };
+    loaded.config.settings().into_iter().map(setting).collect()
 }
 
 fn text(value: &Value) -> String {

@@ -56,9 +56,11 @@ fn print(out: Output, event: &Event) -> Result<(), CliError> {
     let job = event.job_id.as_ref().map_or("-", JobId::as_str);
     let queue = event.queue.as_ref().map_or("-", |queue| queue.as_str());
     let kind = event.kind.as_deref().unwrap_or("-");
-    let text =
-        || format!("{}  {:<16} {job:<32} {queue:<10} {kind:<16} {}", event.time, event.event_type, remarks(event));
-    out.one(event, || text().trim_end().to_owned())
+    out.one(event, || {
+        let (time, event_type) = (event.time, &event.event_type);
+        let text = format!("{time}  {event_type:<16} {job:<32} {queue:<10} {kind:<16} {}", remarks(event));
+        text.trim_end().to_owned()
+    })
 }
 
 /// What else is known of an event, for people.

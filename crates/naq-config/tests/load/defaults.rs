@@ -1,6 +1,6 @@
 //! The default file is the documentation, the template and the defaults at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use naq_config::{DEFAULT_CONFIG, NaqConfig, Purpose, template};
 use serde_json::Value;
@@ -51,7 +51,7 @@ fn a_template_differs_only_where_it_says() {
         let text = template(purpose);
         let loaded = yaml(&text).load().unwrap();
         assert_eq!(loaded.warnings, []);
-        let (chosen, default) = (flat(&loaded.config), flat(&NaqConfig::default()));
+        let (chosen, default) = (loaded.config.settings(), NaqConfig::default().settings());
         let differ: BTreeSet<String> =
             chosen.iter().filter(|(key, value)| default.get(*key) != Some(value)).map(|(key, _)| key.clone()).collect();
         let head = text.lines().next().unwrap();
@@ -60,22 +60,6 @@ fn a_template_differs_only_where_it_says() {
         let lines = DEFAULT_CONFIG.lines().filter(|line| !text.lines().any(|other| other == *line)).count();
         assert_eq!(lines, differ.len(), "{purpose}: everything else stands as it is");
     }
-}
-
-fn flat(config: &NaqConfig) -> BTreeMap<String, Value> {
-    fn walk(value: Value, key: &str, into: &mut BTreeMap<String, Value>) {
-        match value {
-            Value::Object(map) => {
-                for (name, value) in map {
-                    walk(value, &format!("{key}{}{name}", if key.is_empty() { "" } else { "." }), into);
-                }
-            }
-            value => drop(into.insert(key.to_owned(), value)),
-        }
-    }
-    let mut found = BTreeMap::new();
-    walk(serde_json::to_value(config).unwrap(), "", &mut found);
-    found
 }
 
 #[test]

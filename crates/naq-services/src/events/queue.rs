@@ -1,8 +1,8 @@
 //! [`EventQueue`]: the bounded buffer between those who tell events and one who takes them.
 //!
 //! Invariant: putting in never waits for the taker; over the bound, events are dropped and counted, also those that were
-//! taken and not yet reported done. One taker. What is put in takes the taker's form at once ([`Buffer`]): to keep the
-//! events themselves for another thread to read and free costs more than all the rest.
+//! taken and not yet reported done. One taker. What is put in takes the taker's form at once ([`Buffer`]), so that no
+//! event is allocated by one thread, and read and freed by another.
 
 use std::sync::{
     Mutex, MutexGuard, PoisonError,
