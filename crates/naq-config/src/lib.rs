@@ -44,7 +44,7 @@ pub use byte_size::{ByteSize, ByteSizeError};
 pub use environment::Environment;
 pub use handlers::{ExecHandler, ExecProtocol, HandlerConfig, HttpHandler, HttpMethod, NatsHandler};
 pub use listen::{ListenAddress, ListenAddressError};
-pub use load::{ConfigFiles, FlagOverride, LoadOptions, LoadedConfig, load};
+pub use load::{ConfigFiles, FlagOverride, LoadOptions, LoadedConfig, get_config, load, load_config};
 pub use logging::{LogFilter, LogFilterError, LogFormat, LogMode, LoggingConfig};
 pub use nats::{NatsAuthConfig, NatsConfig, NatsTlsConfig};
 pub use problem::{ConfigError, ConfigProblem, ConfigWarning, ProblemKind, Source};

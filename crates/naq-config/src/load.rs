@@ -129,6 +129,22 @@ impl LoadedConfig {
     }
 }
 
+/// Reads the configuration of this process: its variables, and the usual files or `file` instead of them.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_config(file: Option<&Path>) -> Result<LoadedConfig, ConfigError> {
+    load(&LoadOptions::of_process(file.map(Path::to_path_buf)))
+}
+
+/// The settings of this process, from its variables and the usual files. Read anew by each call: nothing is global.
+///
+/// # Errors
+/// As [`load`].
+pub fn get_config() -> Result<NaqConfig, ConfigError> {
+    Ok(load_config(None)?.config)
+}
+
 /// Reads a configuration.
 ///
 /// # Errors

@@ -8,13 +8,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{
-    byte_size::ByteSize,
-    load::{LoadOptions, load},
-    problem::ConfigError,
-    serde_forms,
-    text::words,
-};
+use crate::{byte_size::ByteSize, load::get_config, problem::ConfigError, serde_forms, text::words};
 
 /// `logging`: what is written where.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,7 +54,7 @@ impl LoggingConfig {
     /// # Errors
     /// Everything that is wrong with the configuration, at once; also outside this section.
     pub fn of_process() -> Result<Self, ConfigError> {
-        Ok(load(&LoadOptions::of_process(None))?.config.logging)
+        Ok(get_config()?.logging)
     }
 
     /// The file to write to, if lines go to a file: `file`, or `naq.log` if only `to_file_enabled` is set.

@@ -224,14 +224,12 @@ impl JobId {
     }
 }
 
-impl QueueName {
-    /// The queue used where none is named.
-    pub const DEFAULT: &'static str = "default";
-}
+/// The queue used where none is named.
+pub const DEFAULT_QUEUE_NAME: &str = "default";
 
 impl Default for QueueName {
     fn default() -> Self {
-        Self(Arc::from(Self::DEFAULT))
+        Self(Arc::from(DEFAULT_QUEUE_NAME))
     }
 }
 

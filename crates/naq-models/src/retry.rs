@@ -22,15 +22,30 @@ pub enum RetryStrategy {
     Exponential,
 }
 
+/// All strategies.
+pub const RETRY_STRATEGIES: [RetryStrategy; 3] =
+    [RetryStrategy::Fixed, RetryStrategy::Linear, RetryStrategy::Exponential];
+
+/// One base delay, or several that are taken one by one; see [`RetryPolicy::delay`].
+pub type RetryDelays = Vec<Duration>;
+
+impl RetryStrategy {
+    /// Its word in configurations and envelopes.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Linear => "linear",
+            Self::Exponential => "exponential",
+        }
+    }
+}
+
 impl std::str::FromStr for RetryStrategy {
     type Err = StrategyError;
     fn from_str(text: &str) -> Result<Self, StrategyError> {
-        match text {
-            "fixed" => Ok(Self::Fixed),
-            "linear" => Ok(Self::Linear),
-            "exponential" => Ok(Self::Exponential),
-            _ => Err(StrategyError(text.to_owned())),
-        }
+        let found = RETRY_STRATEGIES.into_iter().find(|strategy| strategy.as_str() == text);
+        found.ok_or_else(|| StrategyError(text.to_owned()))
     }
 }
 
@@ -47,7 +62,7 @@ pub struct RetryPolicy {
     /// How a single delay grows; a list of several delays is taken one by one instead, the last repeated.
     pub strategy: RetryStrategy,
     /// One base delay, or a list that is taken one by one. Never empty in effect: an empty list counts as one second.
-    pub delay: Vec<Duration>,
+    pub delay: RetryDelays,
     /// No delay is longer than this, before jitter.
     pub max_delay: Duration,
     /// Share of the delay that is random: 0.2 spreads a delay over 0.8 to 1.2 of itself. Values are taken within 0..=1.
@@ -181,7 +196,7 @@ mod tests {
 
         #[test]
         fn without_jitter_a_longer_wait_never_comes_first(base in 1u64..100, retry in 1u32..60) {
-            for strategy in [RetryStrategy::Fixed, RetryStrategy::Linear, RetryStrategy::Exponential] {
+            for strategy in RETRY_STRATEGIES {
                 let p = policy(strategy, &[base]);
                 prop_assert!(p.delay_before(retry, 0.0) <= p.delay_before(retry + 1, 1.0));
             }

@@ -1,19 +1,24 @@
 //! The runtime that the process-wide connection lives on: one thread, started on first use, for the life of the process.
 //!
-//! Invariant: it runs only naq's own futures, so that a thread may block on it from anywhere, also from within another
-//! runtime. It is never shut down: what the store has acknowledged needs nothing of it any more, so the process may end
-//! at any time.
+//! Invariant: it runs only naq's own futures, and whoever blocks on one polls it on the blocked thread, so that this works
+//! from anywhere, also from within another runtime. It is never shut down: what the store has acknowledged needs nothing of
+//! it any more, so the process may end at any time.
 
 use std::{
     future::{self, Future},
     panic::resume_unwind,
-    sync::{Mutex, PoisonError, mpsc},
-    thread,
+    pin::pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
 };
 
 use tokio::{
     runtime::{Builder, Handle},
-    task::JoinHandle,
+    task::unconstrained,
 };
 
 use crate::{QueueError, Result};
@@ -22,26 +27,8 @@ static RUNTIME: Mutex<Option<Handle>> = Mutex::new(None);
 
 /// Runs a future on the background runtime and waits for it there. A dropped call does not stop the future.
 pub(crate) async fn run<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Result<T> {
-    Ok(finished(spawn(future)?.await))
-}
-
-/// The same for a caller that is no future: blocks its thread. Works within a runtime too, where it blocks one of its
-/// threads.
-pub(crate) fn block_on<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Result<T> {
-    let (answer, answered) = mpsc::sync_channel(1);
-    let task = spawn(future)?;
-    let waiter = spawn(async move {
-        // The receiver waits below until it has this.
-        let _gone = answer.send(task.await);
-    })?;
-    let outcome = answered.recv().expect("the runtime runs as long as the process");
-    drop(waiter);
-    Ok(finished(outcome))
-}
-
-fn finished<T>(outcome: std::result::Result<T, tokio::task::JoinError>) -> T {
-    match outcome {
-        Ok(value) => value,
+    match runtime()?.spawn(future).await {
+        Ok(value) => Ok(value),
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),
             Err(_) => unreachable!("nobody cancels tasks of the background runtime"),
@@ -49,13 +36,58 @@ fn finished<T>(outcome: std::result::Result<T, tokio::task::JoinError>) -> T {
     }
 }
 
-fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Result<JoinHandle<T>> {
+/// Runs a future to its end and blocks the thread meanwhile: what each `*_sync` twin does. Works on any thread, also on one
+/// of a runtime, which it blocks; tokio's timers and sockets work in it.
+///
+/// ```
+/// # fn main() -> Result<(), naq_queue::QueueError> {
+/// let answer = naq_queue::run_async_from_sync(async { 6 * 7 })?;
+/// assert_eq!(answer, 42);
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// If the thread for timers and sockets cannot be started.
+///
+/// # Panics
+/// If the future panics.
+pub fn run_async_from_sync<F: Future>(future: F) -> Result<F::Output> {
+    let runtime = runtime()?;
+    let _entered = runtime.enter();
+    let woken = Arc::new(Woken { thread: thread::current(), woken: AtomicBool::new(true) });
+    let waker = Waker::from(Arc::clone(&woken));
+    // Without the budget of the task that this may be called from: used up, it would let nothing become ready.
+    let mut future = pin!(unconstrained(future));
+    loop {
+        if woken.woken.swap(false, Ordering::Acquire) {
+            if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return Ok(value);
+            }
+        } else {
+            thread::park();
+        }
+    }
+}
+
+/// Of its own beside the thread's token, which a call within the call may use up.
+struct Woken {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+fn runtime() -> Result<Handle> {
     let mut runtime = RUNTIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let handle = match &*runtime {
-        Some(handle) => handle.clone(),
-        None => runtime.insert(start()?).clone(),
-    };
-    Ok(handle.spawn(future))
+    match &*runtime {
+        Some(handle) => Ok(handle.clone()),
+        None => Ok(runtime.insert(start()?).clone()),
+    }
 }
 
 fn start() -> Result<Handle> {

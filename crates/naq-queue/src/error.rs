@@ -2,13 +2,13 @@
 //!
 //! Invariant: callers decide by [`QueueErrorKind`]; the cause is kept as the source.
 
-use std::{error::Error, fmt, io};
+use std::{borrow::Cow, error::Error, fmt, io};
 
 use naq_config::{ConfigError, NoStateDirectory};
 use naq_models::NameError;
 use naq_services::{
-    JobServiceError, JobServiceErrorKind, SchedulerServiceError, SchedulerServiceErrorKind, ServiceError,
-    ServiceErrorKind,
+    JobFailure, JobServiceError, JobServiceErrorKind, SchedulerServiceError, SchedulerServiceErrorKind, ServiceError,
+    ServiceErrorKind, StorageError, StorageErrorKind,
 };
 
 /// Why a call of this crate failed.
@@ -26,6 +26,7 @@ enum Cause {
     Service(ServiceError),
     Job(JobServiceError),
     Schedule(SchedulerServiceError),
+    Storage(StorageError),
 }
 
 /// The kinds of failure that a caller can tell apart.
@@ -44,6 +45,8 @@ pub enum QueueErrorKind {
     Job(JobServiceErrorKind),
     /// The call itself failed, and was about a recurring job.
     Schedule(SchedulerServiceErrorKind),
+    /// The store failed.
+    Storage(StorageErrorKind),
 }
 
 impl QueueError {
@@ -75,6 +78,10 @@ impl QueueError {
         Self { cause: Cause::Job(source) }
     }
 
+    pub(crate) fn storage(source: StorageError) -> Self {
+        Self { cause: Cause::Storage(source) }
+    }
+
     /// What kind of failure this is.
     #[must_use]
     pub fn kind(&self) -> QueueErrorKind {
@@ -85,6 +92,7 @@ impl QueueError {
             Cause::Service(source) => QueueErrorKind::Service(source.kind()),
             Cause::Job(source) => QueueErrorKind::Job(source.kind()),
             Cause::Schedule(source) => QueueErrorKind::Schedule(source.kind()),
+            Cause::Storage(source) => QueueErrorKind::Storage(source.kind()),
         }
     }
 
@@ -95,6 +103,7 @@ impl QueueError {
             Cause::Service(source) => source.hint(),
             Cause::Job(source) => source.hint(),
             Cause::Schedule(source) => source.hint(),
+            Cause::Storage(source) => source.hint(),
             Cause::Config(_) | Cause::NoStore(_) | Cause::Name(_) | Cause::Thread(_) => None,
         }
     }
@@ -108,6 +117,7 @@ impl QueueError {
             Cause::Service(source) => source,
             Cause::Job(source) => source,
             Cause::Schedule(source) => source,
+            Cause::Storage(source) => source,
         }
     }
 }
@@ -127,6 +137,22 @@ impl Error for QueueError {
             Cause::Thread(source) => Some(source),
             // The text of the cause is this error's own.
             _ => self.cause().source(),
+        }
+    }
+}
+
+/// A handler that enqueues by the free functions can give their error on. Only a store that failed is worth another try.
+impl JobFailure for QueueError {
+    fn error_type(&self) -> Cow<'static, str> {
+        "queue_error".into()
+    }
+
+    fn is_retryable(&self) -> bool {
+        match &self.cause {
+            Cause::Job(source) => source.is_transient(),
+            Cause::Storage(source) => source.is_transient(),
+            Cause::Service(_) | Cause::Schedule(_) | Cause::Thread(_) => true,
+            Cause::Config(_) | Cause::NoStore(_) | Cause::Name(_) => false,
         }
     }
 }

@@ -13,12 +13,15 @@
 //! ```
 
 mod background;
+#[cfg(feature = "nats")]
+pub mod connection;
 mod error;
 mod process;
 mod queue;
 pub mod scheduled;
 mod sync;
 
+pub use background::run_async_from_sync;
 pub use error::{QueueError, QueueErrorKind};
 pub use naq_models::Schedule;
 pub use naq_services::{
@@ -26,7 +29,8 @@ pub use naq_services::{
     jobs::{QueueReport, ResultState},
 };
 pub use process::{
-    connect, disconnect, enqueue, enqueue_at, enqueue_in, enqueue_many, fetch_job_result, install, purge_queue,
+    connect, disconnect, enqueue, enqueue_at, enqueue_in, enqueue_many, fetch_job_result, install, list_workers,
+    purge_queue,
 };
 pub use queue::Queue;
 pub use scheduled::{
@@ -37,7 +41,7 @@ pub use scheduled::{
 };
 pub use sync::{
     connect_sync, disconnect_sync, enqueue_at_sync, enqueue_in_sync, enqueue_many_sync, enqueue_sync,
-    fetch_job_result_sync, purge_queue_sync, wait_for_result_sync,
+    fetch_job_result_sync, list_workers_sync, purge_queue_sync, wait_for_result_sync,
 };
 
 /// The result of a call of this crate.

@@ -11,7 +11,9 @@ use std::{
 
 use naq_config::{FlagOverride, LoadOptions, load};
 use naq_models::{JobId, QueueName, Timestamp};
-use naq_services::{JobHandle, JobService, NewJob, Receipt, ServiceManager, jobs::ResultState};
+use naq_services::{
+    JobHandle, JobService, NewJob, Receipt, Service, ServiceManager, WorkerInfo, WorkerRegistry, jobs::ResultState,
+};
 
 use crate::{QueueError, Result, background};
 
@@ -64,15 +66,23 @@ pub(crate) fn manager_of_process(url: Option<&str>) -> Result<ServiceManager> {
     ServiceManager::from_loaded(loaded).map_err(QueueError::no_store)
 }
 
+/// The current connection; a new one, which opens nothing yet, if there is none.
+fn connection() -> Result<Arc<Connection>> {
+    let mut current = current();
+    match &*current {
+        Some(connection) => Ok(Arc::clone(connection)),
+        None => Ok(Arc::clone(current.insert(Connection::own(manager_of_process(None)?)))),
+    }
+}
+
 pub(crate) async fn jobs() -> Result<JobService> {
-    let connection = {
-        let mut current = current();
-        match &*current {
-            Some(connection) => Arc::clone(connection),
-            None => Arc::clone(current.insert(Connection::own(manager_of_process(None)?))),
-        }
-    };
-    connection.jobs().await
+    connection()?.jobs().await
+}
+
+/// A service of the process-wide connection.
+pub(crate) async fn service<S: Service>() -> Result<Arc<S>> {
+    let manager = connection()?.manager.clone();
+    background::run(async move { manager.get::<S>().await }).await?.map_err(QueueError::service)
 }
 
 async fn replace(next: Option<Arc<Connection>>) -> Result<()> {
@@ -161,4 +171,13 @@ pub async fn purge_queue(queue: &str) -> Result<u64> {
 pub async fn fetch_job_result(id: &str) -> Result<ResultState> {
     let id = JobId::new(id).map_err(QueueError::name)?;
     jobs().await?.result(&id).await.map_err(QueueError::job)
+}
+
+/// The live workers of the store, by id.
+///
+/// # Errors
+/// If the store cannot be opened or read.
+pub async fn list_workers() -> Result<Vec<WorkerInfo>> {
+    let registry = service::<WorkerRegistry>().await?;
+    registry.list().await.map_err(QueueError::storage)
 }

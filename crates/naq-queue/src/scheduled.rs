@@ -9,7 +9,7 @@ use naq_services::{
     scheduler::{Changed, ScheduleList, Triggered, Upserted},
 };
 
-use crate::{QueueError, Result, background::block_on, process};
+use crate::{QueueError, Result, background::run_async_from_sync as block_on, process};
 
 /// Lets a job recur. Its schedule has the id that the job was given (`job_id`); without one the id is made of the job's
 /// kind, queue and args, so that the same call is the same schedule, whatever its timing.
@@ -97,7 +97,7 @@ pub async fn trigger_scheduled_job(id: &str) -> Result<Triggered> {
 ///
 /// # Errors
 /// As the original.
-pub fn schedule_sync<R: 'static>(job: NewJob<R>, schedule: Schedule) -> Result<Upserted> {
+pub fn schedule_sync<R>(job: NewJob<R>, schedule: Schedule) -> Result<Upserted> {
     block_on(self::schedule(job, schedule))?
 }
 
@@ -105,9 +105,8 @@ pub fn schedule_sync<R: 'static>(job: NewJob<R>, schedule: Schedule) -> Result<U
 ///
 /// # Errors
 /// As the original.
-pub fn modify_scheduled_job_sync<R: 'static>(id: &str, job: NewJob<R>, schedule: Schedule) -> Result<Changed> {
-    let id = id.to_owned();
-    block_on(async move { modify_scheduled_job(&id, job, schedule).await })?
+pub fn modify_scheduled_job_sync<R>(id: &str, job: NewJob<R>, schedule: Schedule) -> Result<Changed> {
+    block_on(modify_scheduled_job(id, job, schedule))?
 }
 
 macro_rules! blocking {
@@ -117,8 +116,7 @@ macro_rules! blocking {
         /// # Errors
         /// As the original.
         pub fn $twin($($id: &str)?) -> Result<$told> {
-            $(let $id = $id.to_owned();)?
-            block_on(async move { $original($(&$id)?).await })?
+            block_on($original($($id)?))?
         }
     )* };
 }

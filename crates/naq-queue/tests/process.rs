@@ -13,11 +13,12 @@ use naq_models::{JobStatus, ScheduleStatus};
 use naq_queue::{
     NewJob, Queue, QueueErrorKind, ResultErrorKind, ResultState, Schedule, cancel_scheduled_job_sync, connect,
     connect_sync, disconnect_sync, enqueue, enqueue_in, enqueue_in_sync, enqueue_many_sync, enqueue_sync,
-    fetch_job_result_sync, get_scheduled_job_sync, install, list_scheduled_jobs_sync, modify_scheduled_job_sync,
-    pause_scheduled_job, pause_scheduled_job_sync, purge_queue, purge_queue_sync, resume_scheduled_job_sync, schedule,
-    schedule_sync, trigger_scheduled_job_sync, wait_for_result_sync,
+    fetch_job_result_sync, get_scheduled_job_sync, install, list_scheduled_jobs_sync, list_workers, list_workers_sync,
+    modify_scheduled_job_sync, pause_scheduled_job, pause_scheduled_job_sync, purge_queue, purge_queue_sync,
+    resume_scheduled_job_sync, run_async_from_sync, schedule, schedule_sync, trigger_scheduled_job_sync,
+    wait_for_result_sync,
 };
-use naq_services::{JobServiceErrorKind, SchedulerServiceErrorKind, ServiceErrorKind, ServiceManager};
+use naq_services::{JobServiceErrorKind, SchedulerServiceErrorKind, ServiceErrorKind, ServiceManager, storage::Bucket};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
@@ -180,5 +181,37 @@ fn recurring_jobs() {
     let wrong = schedule_sync(job("x"), Schedule::cron("* * * *")).unwrap_err();
     assert_eq!(wrong.kind(), QueueErrorKind::Schedule(SchedulerServiceErrorKind::Invalid));
     assert_eq!(cancel_scheduled_job_sync("a.b").unwrap_err().kind(), QueueErrorKind::Name);
+    disconnect_sync().unwrap();
+}
+
+#[test]
+fn who_works_on_the_store() {
+    let _alone = alone();
+    connect_sync("memory://workers").unwrap();
+    assert!(list_workers_sync().unwrap().is_empty());
+    two_threads().block_on(async {
+        let services = Queue::open("default").await.unwrap();
+        let entry = json!({
+            "id": "w1", "host": "h", "pid": 1, "queues": ["mail:3"], "concurrency": 2, "running_count": 0, "running": [],
+            "version": "0", "started_at": "2026-11-20T12:00:00.000Z", "seen_at": "2026-11-20T12:00:00.000Z", "status": "idle",
+        });
+        let storage = services.jobs().storage();
+        storage.kv_create(Bucket::Workers, "w1", entry.to_string().into(), None).await.unwrap();
+        let listed = list_workers().await.unwrap();
+        assert_eq!(listed.iter().map(|worker| worker.id.as_str()).collect::<Vec<_>>(), ["w1"]);
+    });
+    disconnect_sync().unwrap();
+}
+
+#[test]
+fn a_call_within_a_call() {
+    let _alone = alone();
+    connect_sync("memory://nested").unwrap();
+    let outer = run_async_from_sync(async {
+        let inner = enqueue_sync(job("a")).unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        (inner, enqueue(job("b")).await.unwrap())
+    });
+    assert_eq!(outer.unwrap().1.id().as_str(), "b");
     disconnect_sync().unwrap();
 }

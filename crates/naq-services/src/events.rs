@@ -35,9 +35,6 @@ pub use measurement::Measurement;
 pub use processor::EventProcessor;
 pub use stream::EventStream;
 
-/// The name that NAQ gave to the [`EventLogger`].
-pub type AsyncJobEventLogger = EventLogger;
-
 /// How far the clocks of those who tell events may be apart for the history of a job to be found whole.
 const CLOCK_SLACK: Duration = Duration::from_secs(600);
 /// Batches per read.

@@ -65,6 +65,17 @@ impl JobFailure for crate::ResultError {
     }
 }
 
+/// A handler that enqueues further jobs can give their error on. Only a store that failed is worth another try.
+impl JobFailure for crate::JobServiceError {
+    fn error_type(&self) -> Cow<'static, str> {
+        "job_service_error".into()
+    }
+
+    fn is_retryable(&self) -> bool {
+        self.is_transient()
+    }
+}
+
 impl JobFailure for serde_json::Error {
     fn error_type(&self) -> Cow<'static, str> {
         "json_error".into()

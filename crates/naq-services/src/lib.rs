@@ -23,6 +23,7 @@ pub mod manager;
 pub mod new_job;
 pub mod open;
 pub mod outcome;
+pub mod patterns;
 pub mod progress;
 pub mod registration;
 pub mod request_reply;
@@ -31,10 +32,11 @@ pub mod storage;
 #[cfg(feature = "nats")]
 pub mod streams;
 pub mod trace_context;
+pub mod workers;
 
 pub use call_error::CallError;
 pub use context::{CancellationToken, FromContext, JobContext, State, States};
-pub use events::{AsyncJobEventLogger, EventHook, EventProcessor, EventService, EventSink, Measurement};
+pub use events::{EventHook, EventProcessor, EventService, EventSink, Measurement};
 pub use failure::{Failure, IntoFailure, JobFailure};
 pub use handle::{JobHandle, ResultError, ResultErrorKind};
 pub use jobs::{JobService, JobServiceError, JobServiceErrorKind, JobSettings, Receipt};
@@ -48,3 +50,4 @@ pub use registration::private as __private;
 pub use request_reply::{RequestError, RequestErrorKind, RequestReply};
 pub use scheduler::{SchedulerService, SchedulerServiceError, SchedulerServiceErrorKind};
 pub use storage::{Storage, StorageError, StorageErrorKind};
+pub use workers::{WorkerInfo, WorkerRegistry};

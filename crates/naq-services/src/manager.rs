@@ -115,10 +115,10 @@ impl Error for ServiceError {
 /// Builds and keeps the services of a process. Cheap to clone; all clones are one manager.
 ///
 /// ```
-/// # use naq_config::{LoadOptions, load};
+/// # use naq_config::load_config;
 /// # use naq_services::{JobService, ServiceManager};
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let manager = ServiceManager::from_loaded(load(&LoadOptions::of_process(None))?)?;
+/// let manager = ServiceManager::from_loaded(load_config(None)?)?;
 /// let jobs = manager.get::<JobService>().await?; // connects now
 /// let again = manager.get::<JobService>().await?; // the same
 /// manager.close().await;

@@ -21,7 +21,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use naq_config::LoggingConfig;
+use naq_config::{LogFormat, LoggingConfig};
 use naq_models::Timestamp;
 use tracing::{Metadata, Subscriber, level_filters::LevelFilter, subscriber::NoSubscriber};
 use tracing_log::{AsLog as _, LogTracer};
@@ -119,7 +119,15 @@ pub fn configure(config: &LoggingConfig) -> Result<LogGuard, LogError> {
     configure_with(config, Vec::new())
 }
 
-/// The same, with more layers beside the one that logs, such as that of `naq_telemetry::otel`.
+/// [`configure`] with one JSON object a line, whatever the configuration says of the format.
+///
+/// # Errors
+/// As [`configure`].
+pub fn configure_structured(config: &LoggingConfig) -> Result<LogGuard, LogError> {
+    configure(&LoggingConfig { format: LogFormat::Json, ..config.clone() })
+}
+
+/// [`configure`] with more layers beside the one that logs, such as that of `naq_telemetry::otel`.
 ///
 /// # Errors
 /// As [`configure`].

@@ -18,11 +18,12 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::FutureExt;
 use naq_models::{Job, JobError, JobId, JobResult, JobStatus, Timestamp, WireFormat};
 use naq_services::{
     JobService, JobServiceError, JobServiceErrorKind, StorageError, StorageErrorKind,
     jobs::Standing,
+    patterns::gather_with_concurrency,
     storage::{Ended, Ending, Entry, Promoted, ResultFeed, ResultNews, ScheduledEntry, WaitingEntry},
 };
 use tokio::{sync::mpsc, time::sleep};
@@ -220,7 +221,7 @@ impl Dependencies<'_> {
             let found = self.jobs.storage().get_result(&id).await;
             (id, found.map(|found| found.filter(|result| result.revision > generation)))
         });
-        let found: Vec<_> = stream::iter(looks).buffer_unordered(CONCURRENT).collect().await;
+        let found = gather_with_concurrency(looks, CONCURRENT).await;
         let mut trouble = None;
         for (id, found) in found {
             match found {
@@ -243,7 +244,7 @@ impl Dependencies<'_> {
             let standing = self.jobs.standing(&id).await;
             (id, standing)
         });
-        let found: Vec<Look> = stream::iter(looks).buffer_unordered(CONCURRENT).collect().await;
+        let found: Vec<Look> = gather_with_concurrency(looks, CONCURRENT).await;
         // The store's clock in the form of the other, for a test that moves it.
         let as_boot = |at: Timestamp| {
             let millis = u64::try_from(at.unix_millis()).unwrap_or(0);
@@ -322,7 +323,7 @@ impl Dependencies<'_> {
             return Err(DependenciesError::Again("the lead is in doubt".to_owned()));
         }
         let refusals = refused.into_iter().map(|(entry, reason)| self.refuse(entry, reason, now));
-        let ended: Vec<_> = stream::iter(refusals).buffer_unordered(CONCURRENT).collect().await;
+        let ended = gather_with_concurrency(refusals, CONCURRENT).await;
         let mut trouble = None;
         for ended in ended {
             match ended {
@@ -342,7 +343,7 @@ impl Dependencies<'_> {
             entries.into_iter().partition(|entry| entry.run_at.is_some_and(|at| at > now));
         let waits = timed.into_iter().map(|entry| self.wait_for_time(entry, now));
         let mut trouble = None;
-        for waits in stream::iter(waits).buffer_unordered(CONCURRENT).collect::<Vec<_>>().await {
+        for waits in gather_with_concurrency(waits, CONCURRENT).await {
             match waits {
                 Err(error @ DependenciesError::Again(_)) => trouble = Some(error),
                 other => other?,

@@ -7,7 +7,6 @@ pub mod builtin;
 pub mod external;
 pub mod handler;
 pub mod options;
-pub mod registry;
 pub mod report;
 pub mod scheduler;
 pub mod signals;
@@ -45,7 +44,6 @@ pub use leader::Leader;
 #[doc(hidden)]
 pub use naq_services::__private;
 pub use options::{QueueSpec, SchedulerOptions, WorkerOptions};
-pub use registry::{WorkerInfo, list_workers};
 pub use report::WorkerReport;
 pub use scheduler::{Scheduler, SchedulerError};
 pub use shutdown::Shutdown;

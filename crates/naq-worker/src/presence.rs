@@ -8,18 +8,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use naq_models::Timestamp;
-use naq_services::storage::{Bucket, Heartbeat};
+use naq_services::{
+    storage::{Bucket, Heartbeat},
+    workers::{RUNNING_NAMED_MAX, RunningJob, WorkerInfo, WorkerStatus},
+};
 use tokio::{
     sync::{oneshot, watch},
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use crate::{
-    Shutdown,
-    registry::{RUNNING_NAMED_MAX, RunningJob, WorkerInfo, WorkerStatus},
-    shared::Shared,
-    worker::Worker,
-};
+use crate::{Shutdown, shared::Shared, worker::Worker};
 
 /// How old the running jobs of an entry may be: fresh enough for a person who looks, one small write in that time.
 const REFRESH: Duration = Duration::from_secs(2);

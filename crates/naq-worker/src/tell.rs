@@ -6,13 +6,12 @@
 use std::sync::Arc;
 
 use naq_models::{Event, EventType, JobError, JobResult, Progress, ScheduleId, wire};
-use naq_services::{Measurement, storage::Action};
+use naq_services::{Measurement, storage::Action, workers::WorkerStatus};
 
 use crate::{
     clock::BootTime,
     lease::{Held, Run},
     presence::Identity,
-    registry::WorkerStatus,
     report::Outcome,
     shared::Shared,
     worker::WorkerError,

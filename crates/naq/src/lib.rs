@@ -3,6 +3,9 @@
 //! Invariant: no logic. This crate gives the crates below one name, each behind a cargo feature, so that a web process
 //! that only enqueues compiles neither the worker nor a backend it does not use.
 //!
+//! Names and module paths of NAQ and OmniQ (`naq::models::enums::JOB_STATUS`, `naq::NaqException`) are the same items under
+//! a second name; `tests/paths.rs` lists them.
+//!
 //! ```
 //! # #[cfg(all(feature = "macros", feature = "queue"))] mod example {
 //! use naq::secs;
@@ -23,36 +26,38 @@
 //! # }
 //! ```
 
-#[cfg(feature = "cli")]
-pub use naq_cli as cli;
-pub use naq_config as config;
-pub use naq_config::{NaqConfig, StoreUrl};
+pub mod config;
+pub mod models;
+mod old;
+#[cfg(feature = "queue")]
+pub mod queue;
+pub mod services;
+#[cfg(feature = "worker")]
+pub mod worker;
+
+pub use naq_config::{DEFAULT_NATS_URL, NaqConfig, StoreUrl, get_config, load_config};
 #[cfg(feature = "macros")]
 pub use naq_macros::job;
-pub use naq_models as models;
 pub use naq_models::{
-    Job, JobError, JobId, JobResult, JobStatus, OnConflict, Priority, QueueName, RawJson, RetryPolicy, RetryStrategy,
-    Schedule, ScheduleId, Timestamp, UniqueWhile,
+    Event, EventType, Job, JobError, JobId, JobResult, JobStatus, OnConflict, Priority, QueueName, RawJson,
+    RetryPolicy, RetryStrategy, Schedule, ScheduleId, Timestamp, UniqueWhile, id::DEFAULT_QUEUE_NAME,
 };
-#[cfg(feature = "queue")]
-pub use naq_queue as queue;
 #[cfg(feature = "queue")]
 pub use naq_queue::{
     Queue, QueueError, QueueErrorKind, cancel_scheduled_job, cancel_scheduled_job_sync, connect, connect_sync,
     disconnect, disconnect_sync, enqueue, enqueue_at, enqueue_at_sync, enqueue_in, enqueue_in_sync, enqueue_many,
     enqueue_many_sync, enqueue_sync, fetch_job_result, fetch_job_result_sync, get_scheduled_job,
-    get_scheduled_job_sync, list_scheduled_jobs, list_scheduled_jobs_sync, modify_scheduled_job,
-    modify_scheduled_job_sync, pause_scheduled_job, pause_scheduled_job_sync, purge_queue, purge_queue_sync,
-    resume_scheduled_job, resume_scheduled_job_sync, schedule, schedule_sync, trigger_scheduled_job,
-    trigger_scheduled_job_sync, wait_for_result_sync,
+    get_scheduled_job_sync, list_scheduled_jobs, list_scheduled_jobs_sync, list_workers, list_workers_sync,
+    modify_scheduled_job, modify_scheduled_job_sync, pause_scheduled_job, pause_scheduled_job_sync, purge_queue,
+    purge_queue_sync, resume_scheduled_job, resume_scheduled_job_sync, run_async_from_sync, schedule, schedule_sync,
+    trigger_scheduled_job, trigger_scheduled_job_sync, wait_for_result_sync,
 };
-pub use naq_services as services;
 #[doc(hidden)]
 pub use naq_services::__private;
 pub use naq_services::{
     CancellationToken, Failure, FromContext, IntoFailure, JobContext, JobFailure, JobHandle, JobService,
     JobServiceError, JobServiceErrorKind, NewJob, Outcome, Receipt, ResultError, ResultErrorKind, SchedulerService,
-    SchedulerServiceError, SchedulerServiceErrorKind, ServiceManager, State,
+    SchedulerServiceError, SchedulerServiceErrorKind, ServiceManager, State, WorkerInfo,
     new_job::{UniqueBy, secs},
 };
 #[cfg(feature = "logging")]
@@ -64,8 +69,29 @@ pub use naq_telemetry::{http, metrics};
 #[cfg(feature = "testing")]
 pub use naq_testing as testing;
 #[cfg(feature = "worker")]
-pub use naq_worker as worker;
+pub use naq_worker::{QueueSpec, Scheduler, Shutdown, Worker, WorkerBuilder, WorkerOptions, WorkerReport};
+#[cfg(feature = "cli")]
+pub use old::cli;
+#[cfg(all(feature = "nats", feature = "queue"))]
+pub use old::connection;
 #[cfg(feature = "worker")]
-pub use naq_worker::{
-    QueueSpec, Scheduler, Shutdown, Worker, WorkerBuilder, WorkerInfo, WorkerOptions, WorkerReport, list_workers,
+pub use old::scheduler;
+pub use old::{events, exceptions, results, settings, utils};
+
+// NAQ's and OmniQ's names for what has another one here.
+#[doc(no_inline)]
+pub use self::models::{JobEvent, JobEventType, RetryDelayType, WorkerEvent, WorkerEventType};
+#[cfg(feature = "queue")]
+#[doc(no_inline)]
+pub use self::queue::{AsyncTaskQueue, close_sync_connections};
+#[cfg(all(feature = "nats", feature = "queue"))]
+#[doc(no_inline)]
+pub use old::connection::{close_nats_connection, get_jetstream_context, get_nats_connection};
+#[doc(no_inline)]
+pub use old::{
+    exceptions::{
+        ConfigurationError, JobExecutionError, JobNotFoundError, NaqConnectionError, NaqException, SerializationError,
+    },
+    results::Results,
+    settings::{JOB_STATUS, SCHEDULED_JOB_STATUS, WORKER_STATUS},
 };

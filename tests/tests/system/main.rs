@@ -1,6 +1,7 @@
 //! The whole system at work: real servers, the real binary, real files. One module per behaviour.
 
 mod bad_input;
+mod blocking;
 mod burning;
 mod cli;
 mod clock_jumps;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use naq_models::Timestamp;
 use naq_services::{
+    WorkerInfo, WorkerRegistry,
     jobs::QueueReport,
     storage::{Finding, Severity},
 };
-use naq_worker::{Leader, WorkerInfo};
+use naq_worker::Leader;
 use serde::Serialize;
 
 use crate::{error::CliError, session::Session};
@@ -52,7 +53,7 @@ pub(super) async fn run(session: &Session) -> Result<(), CliError> {
     let mut findings = storage.diagnose().await?;
     let seen = Seen {
         now: storage.now().await?,
-        workers: naq_worker::list_workers(&**storage).await?,
+        workers: WorkerRegistry::new(storage.clone()).list().await?,
         queues: jobs.queues().await?,
         leader: match Leader::look(&**storage).await? {
             None => None,
@@ -194,7 +195,7 @@ fn finding(severity: Severity, subject: &str, message: impl Into<String>, advice
 
 #[cfg(test)]
 mod tests {
-    use naq_worker::registry::WorkerStatus;
+    use naq_services::workers::WorkerStatus;
 
     use super::*;
 

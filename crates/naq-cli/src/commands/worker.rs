@@ -1,10 +1,7 @@
 //! `naq worker …` and `naq scheduler start`.
 
-use naq_services::storage::StorageInfo;
-use naq_worker::{
-    HandlerRegistry, Scheduler, Shutdown, Worker, WorkerError, WorkerInfo, WorkerReport, list_workers,
-    registry::WorkerStatus, signals,
-};
+use naq_services::{WorkerInfo, WorkerRegistry, storage::StorageInfo, workers::WorkerStatus};
+use naq_worker::{HandlerRegistry, Scheduler, Shutdown, Worker, WorkerError, WorkerReport, signals};
 
 use crate::{
     args::{SchedulerStartArgs, WorkerCommand, WorkerStartArgs},
@@ -125,7 +122,7 @@ pub(crate) async fn scheduler(session: &Session, args: &SchedulerStartArgs) -> R
 }
 
 async fn workers(session: &Session) -> Result<Vec<WorkerInfo>, CliError> {
-    Ok(list_workers(&**session.jobs().await?.storage()).await?)
+    Ok(WorkerRegistry::new(session.jobs().await?.storage().clone()).list().await?)
 }
 
 const NONE_ALIVE: &str = "no worker is alive";

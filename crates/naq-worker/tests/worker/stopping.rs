@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use naq_models::JobStatus;
 use naq_services::{CancellationToken, JobContext, State};
-use naq_worker::{WorkerOptions, list_workers, registry::WorkerStatus};
+use naq_services::{WorkerRegistry, workers::WorkerStatus};
+use naq_worker::WorkerOptions;
 use tokio::sync::Semaphore;
 
 use crate::support::{Log, Stage, eventually, job, quick, start};
@@ -33,7 +34,7 @@ async fn a_stopping_worker_lets_running_jobs_end_and_starts_no_other() {
     // The stage of the worker is visible while it waits for the running job.
     let id = worker.id.clone();
     eventually(|| async {
-        let workers = list_workers(&*stage.storage).await.unwrap();
+        let workers = WorkerRegistry::new(stage.storage.clone()).list().await.unwrap();
         workers.iter().any(|info| info.id == id && info.status == WorkerStatus::Stopping && info.running_count == 1)
     })
     .await;
@@ -45,7 +46,10 @@ async fn a_stopping_worker_lets_running_jobs_end_and_starts_no_other() {
     worker.shutdown.request();
     let report = worker.end().await.unwrap();
     assert_eq!((report.completed, report.handed_back), (0, 1));
-    assert!(list_workers(&*stage.storage).await.unwrap().is_empty(), "a clean stop removes the entry");
+    assert!(
+        WorkerRegistry::new(stage.storage.clone()).list().await.unwrap().is_empty(),
+        "a clean stop removes the entry"
+    );
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use crossterm::event::KeyEvent;
 use naq_models::{Event, EventType, JobId, QueueName, Timestamp};
 use naq_services::jobs::QueueReport;
-use naq_worker::registry::{RunningJob, WorkerInfo};
+use naq_services::workers::{RunningJob, WorkerInfo};
 
 use super::{
     super::events::{one_line, steps, summary},

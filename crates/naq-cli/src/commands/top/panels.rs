@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use naq_models::Timestamp;
-use naq_worker::registry::{RunningJob, WorkerInfo, WorkerStatus};
+use naq_services::workers::{RunningJob, WorkerInfo, WorkerStatus};
 use ratatui::style::{Color, Style};
 
 use super::{

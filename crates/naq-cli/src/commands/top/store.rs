@@ -7,7 +7,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use naq_models::{Event, EventFilter, EventType, QueueName};
-use naq_services::{EventService, JobService, StorageError};
+use naq_services::{EventService, JobService, StorageError, WorkerRegistry};
 use naq_worker::Leader;
 use tokio::{
     sync::{Notify, mpsc},
@@ -68,7 +68,7 @@ impl Store {
             }
             let storage = self.jobs.storage();
             let failed = |error: StorageError| with_sources(&error);
-            let workers = naq_worker::list_workers(&**storage).await.map_err(failed)?;
+            let workers = WorkerRegistry::new(storage.clone()).list().await.map_err(failed)?;
             let leader = Leader::look(&**storage).await.map_err(failed)?.map(|leader| leader.holder);
             Ok(Snapshot { now: storage.now().await.map_err(failed)?, queues, workers, leader })
         };

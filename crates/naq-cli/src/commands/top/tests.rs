@@ -5,7 +5,7 @@ use std::time::Duration;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use naq_models::{Event, EventId, EventType, JobError, JobId, Progress, QueueName, Timestamp, event::EventOrigin};
 use naq_services::jobs::QueueReport;
-use naq_worker::registry::{RunningJob, WorkerInfo, WorkerStatus};
+use naq_services::workers::{RunningJob, WorkerInfo, WorkerStatus};
 use ratatui::{Terminal, backend::TestBackend};
 
 use super::{

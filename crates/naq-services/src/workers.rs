@@ -4,11 +4,12 @@
 //! is for people and dashboards; nothing is decided by it.
 
 use naq_models::{JobId, Progress, QueueName, Timestamp};
-use naq_services::{
-    Storage, StorageError,
-    storage::{Bucket, KvEntry},
-};
 use serde::{Deserialize, Serialize};
+
+use crate::{
+    Service, ServiceError, ServiceManager, StorageError,
+    storage::{Bucket, KvEntry, SharedStorage},
+};
 
 /// At most so many running jobs are named in an entry.
 pub const RUNNING_NAMED_MAX: usize = 100;
@@ -80,15 +81,37 @@ pub enum WorkerStatus {
     Stopping,
 }
 
-/// All live workers, by id.
-///
-/// # Errors
-/// If the store cannot be read. Entries that cannot be read are passed over with a warning.
-pub async fn list_workers(storage: &dyn Storage) -> Result<Vec<WorkerInfo>, StorageError> {
-    let entries = storage.kv_list(Bucket::Workers, "").await?;
-    let mut workers: Vec<WorkerInfo> = entries.iter().filter_map(read).collect();
-    workers.sort_by(|a, b| a.id.cmp(&b.id));
-    Ok(workers)
+/// The live workers of a store. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WorkerRegistry {
+    storage: SharedStorage,
+}
+
+impl WorkerRegistry {
+    /// Those of this store.
+    #[must_use]
+    pub fn new(storage: SharedStorage) -> Self {
+        Self { storage }
+    }
+
+    /// All live workers, by id.
+    ///
+    /// # Errors
+    /// If the store cannot be read. Entries that cannot be read are passed over with a warning.
+    pub async fn list(&self) -> Result<Vec<WorkerInfo>, StorageError> {
+        let entries = self.storage.kv_list(Bucket::Workers, "").await?;
+        let mut workers: Vec<WorkerInfo> = entries.iter().filter_map(read).collect();
+        workers.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(workers)
+    }
+}
+
+impl Service for WorkerRegistry {
+    const NAME: &'static str = "list of workers";
+
+    async fn build(manager: &ServiceManager) -> Result<Self, ServiceError> {
+        Ok(Self::new(manager.storage().await?))
+    }
 }
 
 fn read(entry: &KvEntry) -> Option<WorkerInfo> {
