@@ -12,7 +12,7 @@ use anyhow::{Error, Result, bail};
 use crate::advisories::{self, Checked};
 use crate::process::{cargo, root, run as run_command};
 use crate::testing::{self, Selection};
-use crate::{tidy, tools};
+use crate::{features, tidy, tools};
 
 pub(crate) fn run() -> Result<()> {
     let tools = tools::all()?;
@@ -37,6 +37,8 @@ pub(crate) fn run() -> Result<()> {
             "warnings",
         ]))
     });
+    steps.step("features", || features::each(&tools.cargo_hack));
+    steps.step("lean builds", features::lean_builds);
     steps.step("documentation", || {
         let mut doc = cargo([
             "doc",

@@ -7,6 +7,7 @@
 mod advisories;
 mod bench;
 mod ci;
+mod features;
 mod process;
 mod testing;
 mod tidy;
@@ -31,6 +32,8 @@ enum Task {
     Test(testing::Selection),
     /// Check the house rules: headers, sizes, names, crate arrows
     Tidy,
+    /// Every feature of every crate by itself, and what a program that only enqueues has to build
+    Features,
     /// Measure naq against bare loops over the raw clients
     Bench(bench::Options),
     /// Everything that has to hold before a change lands
@@ -58,6 +61,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test(selection) => testing::run(&selection),
         Task::Tidy => tidy::run(),
         Task::Bench(options) => bench::run(&options),
+        Task::Features => features::run(),
         Task::Ci => ci::run(),
     }
 }

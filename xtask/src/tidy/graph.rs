@@ -3,7 +3,7 @@
 //! Arrows and homes are read from what each manifest declares, of every kind (normal, build, dev). Trees are what cargo
 //! resolves for one set of features.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
@@ -63,6 +63,8 @@ pub(super) struct Tree {
     /// Arguments of `cargo tree`; the first is the option and the second the package.
     pub(super) selection: &'static [&'static str],
     forbidden: &'static [&'static str],
+    /// So many crates, of all versions, with naq's own. Raise it only for a crate that is worth the build time of everybody.
+    at_most: usize,
     why: &'static str,
 }
 
@@ -70,16 +72,19 @@ pub(super) const TREES: &[Tree] = &[
     Tree {
         selection: &["--package", "naq", "--no-default-features", "--features", "queue,nats"],
         forbidden: &["rusqlite", "libsqlite3-sys", "clap", "axum", "naq-worker", "naq-cli", "tracing-subscriber"],
+        at_most: 170,
         why: "a web process that only enqueues to NATS compiles neither worker, nor SQLite, nor the command line",
     },
     Tree {
         selection: &["--package", "naq", "--no-default-features", "--features", "queue,sqlite"],
         forbidden: &["async-nats", "clap", "axum", "naq-worker", "naq-cli", "tracing-subscriber"],
+        at_most: 93,
         why: "a web process that only enqueues to SQLite compiles neither worker, nor NATS, nor the command line",
     },
     Tree {
         selection: &["--package", "naq-models", "--all-features"],
         forbidden: &["tokio", "rand", "async-nats", "rusqlite"],
+        at_most: 32,
         why: "naq-models is pure: no I/O, no runtime, no randomness",
     },
 ];
@@ -93,7 +98,20 @@ impl Tree {
             let found = format!("`{name}` in `cargo tree {}`", self.selection.join(" "));
             Finding::new(&path, 1, "lean-build", found, self.why)
         };
-        self.forbidden.iter().filter(|name| names.contains(name)).map(breach).collect()
+        let mut findings: Vec<_> = self.forbidden.iter().filter(|name| names.contains(name)).map(breach).collect();
+        let crates = self.count(listing);
+        if crates > self.at_most {
+            let found = format!("{crates} crates in `cargo tree {}`", self.selection.join(" "));
+            findings.push(Finding::new(&path, 1, "lean-build", found, format!("at most {}", self.at_most)));
+        }
+        findings
+    }
+
+    /// How many crates a build has.
+    fn count(&self, listing: &str) -> usize {
+        // `name vX.Y.Z`, whatever follows: a crate that is there twice in the tree is built once.
+        let crates = listing.lines().map(|line| line.split(' ').take(2).collect::<Vec<_>>());
+        crates.collect::<HashSet<_>>().len()
     }
 }
 
@@ -253,6 +271,9 @@ mod tests {
             for name in tree.forbidden {
                 assert_eq!(rules(&tree.check(&format!("{own}{name} v1.0.0 (*)\n"))), [("lean-build", 1)], "{name}");
             }
+            let many = |n: usize| (0..n).map(|n| format!("c{n} v1.0.0\nc{n} v1.0.0 (*)\n")).collect::<String>();
+            assert_eq!(tree.check(&many(tree.at_most)), []);
+            assert_eq!(rules(&tree.check(&many(tree.at_most + 1))), [("lean-build", 1)]);
         }
     }
 }

@@ -131,3 +131,14 @@ fn the_table_lists_every_name_of_the_facade() {
     );
     assert_eq!(globs, listed(table::GLOBS));
 }
+
+#[test]
+fn every_free_function_has_a_blocking_twin() {
+    let homes: BTreeSet<String> = listed(table::LINES).into_iter().map(|(_, home)| home).collect();
+    let functions = homes.iter().filter_map(|home| home.strip_prefix("naq_queue::")).filter(|name| {
+        let is_module = name.contains("::");
+        !is_module && name.starts_with(char::is_lowercase) && !name.ends_with("_sync")
+    });
+    let without: Vec<_> = functions.filter(|name| !homes.contains(&format!("naq_queue::{name}_sync"))).collect();
+    assert!(without.is_empty(), "{without:?}");
+}
