@@ -113,7 +113,9 @@ mod tests {
     #[test]
     fn an_entry_that_comes_says_only_what_it_sets() {
         let mail = QueueConfig { paused: true, ..QueueConfig::default() };
-        let add = |config: &mut NaqConfig| drop(config.queues.configs.insert("mail".parse().unwrap(), mail));
+        let add = |config: &mut NaqConfig| {
+            config.queues.configs.insert("mail".parse().unwrap(), mail);
+        };
         assert_eq!(changes(add), ["queues.configs.mail.paused: null → true"]);
         let add = |config: &mut NaqConfig| {
             config.workers.pools.insert("urgent".to_owned(), WorkerPoolConfig::default());
