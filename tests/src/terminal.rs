@@ -79,6 +79,14 @@ impl Terminal {
         self.wait_until(limit, &format!("the screen shows {text:?}"), |screen| screen.contains(text)).await
     }
 
+    /// Closes the terminal, as one does its window, and waits for the end of the program.
+    pub async fn hang_up(self, limit: Duration) -> Result<ExitStatus> {
+        let Terminal { mut child, pty, .. } = self;
+        drop(pty);
+        let status = timeout(limit, child.wait()).await.context("it does not end")?;
+        status.context("cannot wait for a program whose terminal is gone")
+    }
+
     /// Takes in what the program has written; `false` if it has ended.
     async fn read(&mut self) -> Result<bool> {
         let mut bytes = [0; 4096];

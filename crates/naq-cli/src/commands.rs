@@ -5,7 +5,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use crate::{error::CliError, output::Output};
 
 mod bulk;
-mod config;
+pub(crate) mod config;
 mod control;
 pub(crate) mod dead;
 pub(crate) mod demo;

@@ -11,7 +11,7 @@ use naq_services::{
     JobService, NewJob, RequestReply, SchedulerService,
     scheduler::{DeclaredOutcome, UpsertOutcome},
 };
-use naq_worker::{ErasedHandler, QueueSpec, SchedulerOptions, WorkerOptions, external};
+use naq_worker::{Adjustable, ErasedHandler, QueueSpec, SchedulerOptions, WorkerOptions, external};
 
 use crate::{
     error::{CliError, with_sources},
@@ -33,6 +33,41 @@ pub(crate) fn worker_options(config: &NaqConfig, format: WireFormat) -> WorkerOp
     }
 }
 
+/// Where a worker's concurrency comes from: the flag, else its pool, else `workers.concurrency`.
+#[derive(Debug, Clone)]
+pub(crate) struct Concurrency {
+    pub(crate) flag: Option<u32>,
+    pub(crate) pool: Option<String>,
+}
+
+impl Concurrency {
+    pub(crate) fn of(&self, config: &NaqConfig) -> u32 {
+        self.flag.or(self.of_pool(config)).unwrap_or(config.workers.concurrency)
+    }
+
+    fn of_pool(&self, config: &NaqConfig) -> Option<u32> {
+        config.workers.pools.get(self.pool.as_ref()?)?.concurrency
+    }
+
+    /// Whether a setting (dotted) says nothing about this worker: another one wins over it, or it is another pool's.
+    pub(crate) fn overrules(&self, setting: &str, config: &NaqConfig) -> bool {
+        if setting == "workers.concurrency" {
+            return self.flag.is_some() || self.of_pool(config).is_some();
+        }
+        let Some(pools) = setting.strip_prefix("workers.pools.") else { return false };
+        let mine = self.pool.as_ref().and_then(|name| pools.strip_prefix(name.as_str())?.strip_prefix('.'));
+        mine.is_none_or(|setting| setting == "concurrency" && self.flag.is_some())
+    }
+}
+
+/// What a running worker takes of a configuration that was read again.
+pub(crate) fn adjustable(config: &NaqConfig, concurrency: &Concurrency) -> Adjustable {
+    let WorkerOptions { max_job_duration, shutdown_timeout, max_crashes, .. } =
+        worker_options(config, WireFormat::default());
+    let paused = config.queues.paused().cloned().collect();
+    Adjustable { concurrency: concurrency.of(config) as usize, paused, max_job_duration, shutdown_timeout, max_crashes }
+}
+
 /// How the scheduler behaves.
 pub(crate) fn scheduler_options(config: &NaqConfig) -> SchedulerOptions {
     SchedulerOptions {
@@ -43,11 +78,11 @@ pub(crate) fn scheduler_options(config: &NaqConfig) -> SchedulerOptions {
     }
 }
 
-/// The queues of `workers.pools.<name>`, and its concurrency.
+/// The queues of `workers.pools.<name>`.
 ///
 /// # Errors
 /// If there is no such pool.
-pub(crate) fn pool(config: &NaqConfig, name: &str) -> Result<(Vec<QueueSpec>, Option<u32>), CliError> {
+pub(crate) fn pool(config: &NaqConfig, name: &str) -> Result<Vec<QueueSpec>, CliError> {
     let pools = &config.workers.pools;
     let pool = pools.get(name).ok_or_else(|| {
         let known: Vec<&str> = pools.keys().map(String::as_str).collect();
@@ -59,7 +94,7 @@ pub(crate) fn pool(config: &NaqConfig, name: &str) -> Result<(Vec<QueueSpec>, Op
         CliError::usage(format!("there is no pool {name:?}")).with_hint(hint)
     })?;
     let queues = pool.queues.iter().map(|queue| queue.parse().map_err(|e| CliError::usage(format!("{queue:?}: {e}"))));
-    Ok((queues.collect::<Result<_, _>>()?, pool.concurrency))
+    queues.collect()
 }
 
 /// Queues with what the configuration says of each; the default queue if none is named.
@@ -70,6 +105,7 @@ pub(crate) fn queue_specs(config: &NaqConfig, mut specs: Vec<QueueSpec>) -> Vec<
     for spec in &mut specs {
         spec.lease = Some(config.queues.ack_wait_of(&spec.name));
         spec.max_ack_pending = Some(config.queues.max_ack_pending_of(&spec.name));
+        spec.paused = config.queues.paused().any(|paused| *paused == spec.name);
     }
     specs
 }

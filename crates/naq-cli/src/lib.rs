@@ -14,6 +14,7 @@ mod configured;
 pub mod error;
 mod listening;
 mod output;
+mod reload;
 mod session;
 
 pub use error::CliError;

@@ -8,7 +8,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use naq_config::{ChosenBy, FlagOverride, LoadOptions, NaqConfig, TracesConfig};
+use naq_config::{ChosenBy, ConfigError, FlagOverride, LoadOptions, LoadedConfig, LogFilter, NaqConfig, TracesConfig};
 use naq_services::{JobService, ServiceManager};
 use naq_telemetry::logging::{LogError, LogGuard, LogLayer, tracing_subscriber::Registry};
 #[cfg(feature = "otel")]
@@ -33,11 +33,34 @@ pub(crate) const SILENT: &str = "off";
 #[derive(Debug)]
 pub struct Session {
     output: Output,
+    sources: Sources,
     services: ServiceManager,
     stuck: AtomicBool,
     // Before the log, which takes what there is to say of the last spans.
     _traces: Option<TraceGuard>,
-    _log: Option<LogGuard>,
+    log: Option<LogGuard>,
+}
+
+/// What a configuration is read from, each time that it is.
+#[derive(Debug)]
+struct Sources {
+    global: GlobalArgs,
+    /// The log level where nobody chose one.
+    default_level: LogFilter,
+    /// Lines on a terminal that is drawn on would spoil the screen, whoever asked for them.
+    silent_on_terminal: bool,
+}
+
+impl Sources {
+    fn load(&self) -> Result<LoadedConfig, ConfigError> {
+        let mut loaded = naq_config::load(&load_options(&self.global))?;
+        let spoils =
+            self.silent_on_terminal && loaded.config.logging.target_file().is_none() && io::stderr().is_terminal();
+        if spoils || loaded.source_of("logging.level") == naq_config::Source::Default {
+            loaded.config.logging.level = self.default_level.clone();
+        }
+        Ok(loaded)
+    }
 }
 
 /// Where the configuration of this run comes from.
@@ -88,14 +111,10 @@ impl Session {
     /// If the configuration is wrong: everything that is wrong with it, at once. If the log file cannot be opened.
     pub fn start(global: &GlobalArgs, default_level: &str) -> Result<Self, CliError> {
         let output = Output::new(global.output);
-        let mut loaded = naq_config::load(&load_options(global))?;
-        // Lines on a terminal that is drawn on would spoil the screen, whoever asked for them.
-        let spoils =
-            default_level == SILENT && loaded.config.logging.target_file().is_none() && io::stderr().is_terminal();
-        if spoils || loaded.source_of("logging.level") == naq_config::Source::Default {
-            loaded.config.logging.level =
-                default_level.parse().map_err(|e| CliError::usage(format!("log level {default_level}: {e}")))?;
-        }
+        let level = default_level.parse().map_err(|e| CliError::usage(format!("log level {default_level}: {e}")))?;
+        let silent_on_terminal = default_level == SILENT;
+        let sources = Sources { global: global.clone(), default_level: level, silent_on_terminal };
+        let loaded = sources.load()?;
         let mut warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
         let Traces { layers, guard } = traces(&loaded.config.traces, &mut warnings)?;
         let (log, traces) = match naq_telemetry::logging::configure_with(&loaded.config.logging, layers) {
@@ -110,11 +129,21 @@ impl Session {
             Err(error) => return Err(CliError::usage(with_sources(&error))),
         };
         let services = ServiceManager::from_loaded(loaded.clone()).map_err(|e| CliError::usage(e.to_string()))?;
-        let session = Self { output, services, stuck: AtomicBool::new(false), _traces: traces, _log: log };
+        let session = Self { output, sources, services, stuck: AtomicBool::new(false), _traces: traces, log };
         for warning in &warnings {
             session.warn(warning);
         }
         Ok(session)
+    }
+
+    /// Reads the configuration again, from the same sources. What [`config`](Self::config) says stays.
+    pub(crate) fn load_again(&self) -> Result<LoadedConfig, ConfigError> {
+        self.sources.load()
+    }
+
+    /// The log, unless the program has one of its own.
+    pub(crate) fn log(&self) -> Option<&LogGuard> {
+        self.log.as_ref()
     }
 
     /// Tells whoever watches a program that runs for long: a person by a remark, a collector of JSON lines by one of those,

@@ -20,6 +20,7 @@
 //! ```
 
 mod byte_size;
+mod change;
 mod environment;
 mod expand;
 mod extract;
@@ -41,6 +42,7 @@ mod text;
 mod tree;
 
 pub use byte_size::{ByteSize, ByteSizeError};
+pub use change::{Change, RELOADABLE, is_reloadable};
 pub use environment::Environment;
 pub use handlers::{ExecHandler, ExecProtocol, HandlerConfig, HttpHandler, HttpMethod, NatsHandler};
 pub use listen::{ListenAddress, ListenAddressError};

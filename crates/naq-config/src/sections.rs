@@ -146,9 +146,14 @@ impl QueuesConfig {
     pub fn max_ack_pending_of(&self, queue: &QueueName) -> u32 {
         self.configs.get(queue).and_then(|config| config.max_ack_pending).unwrap_or(self.max_ack_pending)
     }
+
+    /// The queues from which workers with this configuration claim nothing.
+    pub fn paused(&self) -> impl Iterator<Item = &QueueName> {
+        self.configs.iter().filter(|(_, config)| config.paused).map(|(queue, _)| queue)
+    }
 }
 
-/// `queues.configs.<queue>`: unset means as in `queues`.
+/// `queues.configs.<queue>`: a limit that is unset is as in `queues`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QueueConfig {
@@ -157,6 +162,8 @@ pub struct QueueConfig {
     pub ack_wait: Option<Duration>,
     /// See [`QueuesConfig::max_ack_pending`].
     pub max_ack_pending: Option<u32>,
+    /// Whether workers with this configuration claim nothing from it.
+    pub paused: bool,
 }
 
 /// `jobs`: what a job gets when its producer does not say otherwise.

@@ -8,6 +8,7 @@
 
 mod background;
 mod file;
+mod filter;
 mod json;
 mod messages;
 mod rotated;
@@ -21,15 +22,14 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use naq_config::{LogFormat, LoggingConfig};
+use naq_config::{LogFilter, LogFormat, LoggingConfig};
 use naq_models::Timestamp;
 use tracing::{Metadata, Subscriber, level_filters::LevelFilter, subscriber::NoSubscriber};
 use tracing_log::{AsLog as _, LogTracer};
 /// The version of tracing-subscriber that [`layer`] fits.
 pub use tracing_subscriber;
 use tracing_subscriber::{
-    EnvFilter, Layer,
-    filter::{FilterExt as _, filter_fn},
+    Layer,
     fmt::MakeWriter,
     layer::SubscriberExt as _,
     registry::{LookupSpan, Registry},
@@ -37,6 +37,7 @@ use tracing_subscriber::{
 
 use self::{
     background::Background,
+    filter::{Filter, filtered},
     json::JsonLines,
     rotated::Keep,
     target::{Plain, Target},
@@ -87,12 +88,16 @@ pub enum LogError {
     /// The process has a subscriber already; add [`layer`] to it instead.
     #[error("the process already has a tracing subscriber; add `naq::logging::layer` to it instead")]
     SubscriberExists,
+    /// The subscriber that [`layer`] was added to is gone.
+    #[error("the subscriber that logged is gone")]
+    SubscriberGone,
 }
 
 /// Keeps lines being written. Dropping it writes what is buffered, for at most 5 s; lines logged later are dropped.
 #[must_use = "log lines are lost once the guard is dropped"]
 #[derive(Debug)]
 pub struct LogGuard {
+    filter: Filter,
     background: Background,
 }
 
@@ -101,6 +106,14 @@ impl LogGuard {
     #[must_use]
     pub fn dropped_lines(&self) -> u64 {
         self.background.dropped()
+    }
+
+    /// Logs these lines from now on, whatever was configured. Everything else of the configuration stays.
+    ///
+    /// # Errors
+    /// If it is not a filter; if nothing logs any more.
+    pub fn set_level(&self, level: &LogFilter) -> Result<(), LogError> {
+        self.filter.set(level)
     }
 }
 
@@ -140,6 +153,7 @@ pub fn configure_with(config: &LoggingConfig, mut layers: Vec<LogLayer<Registry>
     layers.push(layer);
     let subscriber = Registry::default().with(layers);
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::SubscriberExists)?;
+    // No less than everything, as any filter may come (`LogGuard::set_level`).
     let most = LevelFilter::current().as_log();
     // A logger that is there stays.
     let _ours_or_theirs = LogTracer::builder().with_max_level(most).init();
@@ -184,28 +198,14 @@ where
 {
     let background = Background::start(target, config.is_json()).map_err(LogError::Thread)?;
     let lines = background.lines();
-    let layer = if config.is_json() {
-        filtered(config, JsonLines::new(lines))?
+    let (layer, filter) = if config.is_json() {
+        filtered(&config.level, JsonLines::new(lines))?
     } else {
         let text = tracing_subscriber::fmt::layer().fmt_fields(text::Fields).with_writer(lines);
         // On a terminal the default stands, which knows NO_COLOR.
-        filtered(config, if is_terminal { text } else { text.with_ansi(false) })?
+        filtered(&config.level, if is_terminal { text } else { text.with_ansi(false) })?
     };
-    Ok((layer, LogGuard { background }))
-}
-
-/// Adds the configured filter. Spans of jobs always pass, or a warning would lose its job when the level is `warn`.
-fn filtered<S>(config: &LoggingConfig, layer: impl Layer<S> + Send + Sync) -> Result<LogLayer<S>, LogError>
-where
-    S: Subscriber + for<'span> LookupSpan<'span>,
-{
-    let level = config.level.as_str();
-    let filter =
-        EnvFilter::builder().parse(level).map_err(|source| LogError::Filter { level: level.to_owned(), source })?;
-    let is_of_a_job = |metadata: &Metadata<'_>| {
-        metadata.is_span() && [JOB_SPAN, TASK_SPAN].contains(&metadata.name()) && is_naq(metadata)
-    };
-    Ok(layer.with_filter(filter.or(filter_fn(is_of_a_job))).boxed())
+    Ok((layer, LogGuard { filter, background }))
 }
 
 /// Whether a line or span is naq's own.

@@ -64,6 +64,38 @@ macro_rules! job_span {
     };
 }
 
+/// Lines of one place, whose callsite has cached what the filter said of it.
+#[test]
+fn the_level_can_be_changed_while_lines_are_logged() {
+    let captured = Captured::default();
+    let (layer, guard) = logging::layer_to::<Registry, _>(&config(LogMode::Prod, "info"), captured.clone()).unwrap();
+    let log = |what: &str| {
+        let _job = job_span!(what).entered();
+        tracing::debug!("{what} at debug");
+        tracing::warn!("{what} at warn");
+    };
+    tracing::subscriber::with_default(Registry::default().with(layer), || {
+        log("first");
+        guard.set_level(&"debug".parse().unwrap()).unwrap();
+        log("more");
+        let broken = guard.set_level(&"info,a[b".parse().unwrap()).unwrap_err();
+        assert!(matches!(broken, LogError::Filter { .. }), "{broken:?}");
+        log("same");
+        guard.set_level(&"off".parse().unwrap()).unwrap();
+        log("nothing");
+        guard.set_level(&"warn".parse().unwrap()).unwrap();
+        log("last");
+    });
+    assert!(matches!(guard.set_level(&"info".parse().unwrap()), Err(LogError::SubscriberGone)));
+    drop(guard);
+    let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said: Vec<Value> = lines.iter().map(|line| json!([line["message"], line["task_id"]])).collect();
+    let expected =
+        [("first", "warn"), ("more", "debug"), ("more", "warn"), ("same", "debug"), ("same", "warn"), ("last", "warn")];
+    assert_eq!(said, expected.map(|(what, level)| json!([format!("{what} at {level}"), what])));
+}
+
 #[test]
 fn lines_inside_a_job_carry_it() {
     let prod = config(LogMode::Prod, "info");

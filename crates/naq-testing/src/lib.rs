@@ -75,11 +75,13 @@
 //! [`DRAIN_LIMIT`]), leases, the scheduler's lock and the list of workers. Handlers run on the runtime of the test, also if
 //! tokio's own time is paused there.
 
+mod config;
 mod drain;
 mod expected;
 mod rounds;
 mod store;
 
+pub use config::{TempConfig, TempConfigError, temp_config, temp_config_yaml};
 pub use drain::{DRAIN_LIMIT, DrainError};
 pub use expected::Expected;
 #[doc(inline)]

@@ -1,7 +1,9 @@
 //! The test kit, used as a program's tests use it.
 
-use naq_services::{Failure, JobContext, NewJob, new_job::secs};
-use naq_testing::{DrainError, TestStore, assert_enqueued, refute_enqueued};
+use naq_services::{Failure, JobContext, JobServiceErrorKind, NewJob, new_job::secs};
+use naq_testing::{
+    DrainError, TempConfigError, TestStore, assert_enqueued, refute_enqueued, temp_config, temp_config_yaml,
+};
 use serde_json::json;
 
 #[tokio::test]
@@ -88,4 +90,26 @@ async fn the_free_functions_go_to_an_installed_store() {
         .unwrap();
     assert_eq!(counts.completed, 4);
     naq_queue::disconnect().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_configuration_is_what_the_test_says_and_its_store_goes_with_it() {
+    let config = temp_config([("workers.concurrency", "2"), ("results.ttl", "0")]).unwrap();
+    let said: Vec<&str> = config.loaded().sources().map(|(key, _)| key).collect();
+    assert_eq!(said, ["results.ttl", "workers.concurrency"], "nothing of the machine");
+    let other = temp_config_yaml("workers: {concurrency: 3}").unwrap();
+    let services = config.services();
+    services.jobs().await.unwrap().enqueue(NewJob::new("mail", json!({})).job_id("one")).await.unwrap();
+    let elsewhere = other.services().jobs().await.unwrap().status(&"one".parse().unwrap()).await.unwrap_err();
+    assert_eq!(elsewhere.kind(), JobServiceErrorKind::NotFound);
+    services.close().await;
+    let folder = config.folder().to_owned();
+    assert!(folder.join("naq.db").exists());
+    drop(config);
+    assert!(!folder.exists());
+
+    let named = temp_config([("nats.servers", "[nats://127.0.0.1:1]")]).unwrap();
+    assert!(matches!(named.services().store().url, naq_config::StoreUrl::Nats { .. }), "the test's own choice stands");
+    let wrong = temp_config_yaml("workers: {ttl: 1s}\nqueues: {ack_wait: soon}").unwrap_err();
+    assert!(matches!(wrong, TempConfigError::Config(error) if error.problems.len() == 2));
 }

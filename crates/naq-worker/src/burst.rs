@@ -48,7 +48,7 @@ impl Burst<'_> {
     async fn is_empty(&mut self) -> Result<bool, StorageError> {
         let shared = self.shared;
         let (mut waiting_for_a_time, mut waiting) = (false, false);
-        for queue in shared.queues.iter().filter(|queue| !shared.controls.is_paused(&queue.name)) {
+        for queue in shared.queues.iter().filter(|queue| !shared.is_paused(&queue.name)) {
             for stats in shared.storage.queue_stats(Some(&queue.name)).await? {
                 if stats.running > 0 || stats.pending.iter().any(|count| *count > 0) {
                     return Ok(false);

@@ -23,6 +23,7 @@ impl Intake {
             return None;
         }
         self.thirsty_since = None;
+        self.resized = false;
         self.told = demand.lanes.iter().map(|(lane, _)| index(*lane)).collect();
         let mut counts = vec![0; self.lanes.len()];
         for (lane, count) in &demand.lanes {
@@ -52,7 +53,7 @@ impl Intake {
             lane.asked == 0 && lane.buffer.is_empty() && (asked > 0 || !lane.empty)
         });
         let paused = self.lanes.iter().enumerate().any(|(i, lane)| lane.asked > 0 && self.queues[i / LANES].paused);
-        shrunk || grown || newly || paused
+        shrunk || grown || newly || paused || self.resized
     }
 
     /// Half or more of what should be there to start before anything less urgent than a lane is neither buffered nor
@@ -78,7 +79,7 @@ impl Intake {
         if unsettled >= UNSETTLED_MAX {
             return demand;
         }
-        let free = self.concurrency.saturating_sub(self.busy);
+        let free = self.free();
         self.target = free + self.pace.ahead(free == 0, unsettled, now);
         // In the store's eyes a lane's count is shared with those before it; so is the room for lanes in order. Queues with
         // weights have room of their own, on top of that of the queues before.

@@ -145,7 +145,8 @@ async fn review<'a>(shared: &'a Shared, held: &Arc<Held>, job: &Job) -> Step<(Tr
     if !suspect {
         return ControlFlow::Continue((traces, None));
     }
-    let alone = match patiently(shared, held, || shared.suspects.standing(held.id())).await? {
+    let max_crashes = shared.adjuster.look().max_crashes;
+    let alone = match patiently(shared, held, || shared.suspects.standing(held.id(), max_crashes)).await? {
         Standing::Poison { crashes } => {
             let message = format!("{crashes} worker processes died while they ran it");
             tracing::error!(job = %held.id(), crashes, "the job has ended several workers and becomes a dead letter");
@@ -212,7 +213,8 @@ fn start<'a>(shared: &Shared, held: &'a Held, job: Job, traces: Traces) -> Step<
     if !held.advance(Phase::Buffered, Phase::Running) {
         return ControlFlow::Break(Ending::Forget(traces));
     }
-    let granted = shared.options.max_job_duration.map_or(job.timeout, |limit| limit.min(job.timeout));
+    let limit = shared.adjuster.look().max_job_duration;
+    let granted = limit.map_or(job.timeout, |limit| limit.min(job.timeout));
     let now = BootTime::now();
     let run = held.start(Run {
         log: JobLog::start(&job, &shared.worker_id),
@@ -309,8 +311,8 @@ fn interpret(shared: &Shared, held: &Held, run: &Run, said: Said) -> Ending {
 }
 
 fn timed_out(shared: &Shared, run: &Run, said: Said) -> JobError {
-    let granted = shared.options.max_job_duration.map_or(run.job.timeout, |limit| limit.min(run.job.timeout));
-    let mut message = format!("did not end within {}", naq_models::duration::format(granted));
+    let granted = naq_models::duration::format(run.deadline.since(run.begun));
+    let mut message = format!("did not end within {granted}");
     match said {
         Said::Nothing => {
             let grace = naq_models::duration::format(shared.options.timeout_grace);

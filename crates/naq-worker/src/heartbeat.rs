@@ -145,7 +145,7 @@ async fn keep(shared: &Shared, heartbeat: &dyn Heartbeat, stop: CancellationToke
             _ = ticks.tick() => {
                 shared.health.beats();
                 enforce(shared);
-                shared.measure_slots(shared.concurrency);
+                shared.measure_slots(shared.concurrency());
             }
         }
         let due = shared.leases.to_extend(BootTime::now());

@@ -26,6 +26,8 @@ pub(crate) struct Intake {
     pub(crate) queues: Vec<QueueState>,
     pub(crate) weighted: bool,
     pub(crate) concurrency: usize,
+    /// It has changed since the store was told a demand.
+    pub(crate) resized: bool,
     pub(crate) pace: Pace,
     /// Slots that have a job.
     pub(crate) busy: usize,
@@ -89,6 +91,7 @@ impl Intake {
                 .collect(),
             weighted: queues.iter().any(|(_, weight)| weight.is_some()),
             concurrency,
+            resized: false,
             pace: Pace::new(now),
             busy: 0,
             told: Vec::new(),
@@ -164,7 +167,20 @@ impl Intake {
 
     /// How many sleeping slots to wake for what is here.
     pub(crate) fn wakeable(&self) -> usize {
-        self.waiting.min(self.buffered() + self.parked.len())
+        self.waiting.min(self.buffered() + self.parked.len()).min(self.free())
+    }
+
+    /// How many more jobs may start. None for a while after the concurrency was lowered: then there are more slots than it
+    /// allows, and the first to come free stay so.
+    pub(crate) fn free(&self) -> usize {
+        self.concurrency.saturating_sub(self.busy)
+    }
+
+    /// From now on so many jobs may run at once; returns how many sleeping slots may now find something.
+    pub(crate) fn resize(&mut self, concurrency: usize) -> usize {
+        self.resized |= self.concurrency != concurrency;
+        self.concurrency = concurrency;
+        self.wakeable()
     }
 
     /// A slot goes to sleep for want of a job, or wakes up.
@@ -191,6 +207,9 @@ impl Intake {
 
     fn choose(&mut self, now: BootTime) -> Option<Arc<Held>> {
         self.held_until = None;
+        if self.free() == 0 {
+            return None;
+        }
         if !self.alone
             && let Some(held) = self.parked.pop_front()
         {

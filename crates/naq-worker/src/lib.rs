@@ -2,6 +2,7 @@
 //!
 //! Invariant: knows the storage seam and nothing of what is behind it; never depends on naq-queue.
 
+pub mod adjust;
 pub mod builtin;
 #[cfg(feature = "external")]
 pub mod external;
@@ -38,6 +39,7 @@ mod shutdown;
 mod suspects;
 mod tell;
 
+pub use adjust::{AdjustError, Adjustable, Adjuster};
 pub use handler::{ErasedHandler, HandlerRegistry};
 pub use health::{Health, NotAlive, NotReady};
 pub use leader::Leader;

@@ -18,13 +18,15 @@ pub struct QueueSpec {
     pub lease: Option<Duration>,
     /// At most so many jobs of the queue are claimed at once by all workers together; `None` for no limit.
     pub max_ack_pending: Option<u32>,
+    /// Whether this worker, for now, claims nothing from it; see [`Adjustable::paused`](crate::Adjustable).
+    pub paused: bool,
 }
 
 impl QueueSpec {
-    /// A queue without a weight or limits of its own.
+    /// A queue without a weight or limits of its own, not paused.
     #[must_use]
     pub fn new(name: QueueName) -> Self {
-        Self { name, weight: None, lease: None, max_ack_pending: None }
+        Self { name, weight: None, lease: None, max_ack_pending: None, paused: false }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A running worker's entry in the list of workers, kept up to date from the heartbeat's thread.
 //!
 //! Invariant: written at the start, at every heartbeat interval, when the worker begins to stop, and, at most every
-//! [`REFRESH`], when other jobs run than it says; removed at a clean end. It is said over the heartbeat's connection, so that a
+//! [`REFRESH`], when other jobs run, or more or fewer may, than it says; removed at a clean end. It is said over the heartbeat's connection, so that a
 //! worker that is busy does not look dead. Failing to write it is logged and harms no job.
 
 use std::time::Duration;
@@ -68,6 +68,7 @@ impl Presence {
             let info = describe(shared, &identity, *stage.borrow_and_update());
             let fresh = written.as_ref().is_some_and(|(at, last)| {
                 at.elapsed() < shared.options.heartbeat_interval
+                    && last.concurrency == info.concurrency
                     && last.running_count == info.running_count
                     && last.running == info.running
             });
@@ -117,7 +118,7 @@ fn describe(shared: &Shared, identity: &Identity, stage: Stage) -> WorkerInfo {
         host: identity.host.clone(),
         pid: std::process::id(),
         queues: shared.queues.iter().map(ToString::to_string).collect(),
-        concurrency: shared.concurrency,
+        concurrency: shared.concurrency(),
         running_count: held.len(),
         running,
         version: env!("CARGO_PKG_VERSION").to_owned(),

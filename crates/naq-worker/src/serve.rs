@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Shutdown, burst,
+    Adjustable, Shutdown, burst,
     cancel::ControlWatch,
     clock::{BootTime, StoreClock},
     executor,
@@ -67,6 +67,9 @@ struct Running {
     services: JoinSet<()>,
     stop_services: Shutdown,
     stage: watch::Sender<Stage>,
+    adjusted: watch::Receiver<Adjustable>,
+    /// Where slots run.
+    handlers: Handle,
     settling: JoinSet<()>,
     settled: CancellationToken,
     hand_backs: JoinSet<()>,
@@ -81,6 +84,7 @@ enum Event {
     Consumer(ConsumerEvent),
     Refill,
     Pauses,
+    Adjusted,
     Time,
     HandedBack,
     Stop,
@@ -116,6 +120,8 @@ impl Running {
             services: JoinSet::new(),
             stop_services,
             stage,
+            adjusted: shared.adjuster.follow(),
+            handlers,
             settling: JoinSet::new(),
             settled: CancellationToken::new(),
             hand_backs: JoinSet::new(),
@@ -126,14 +132,11 @@ impl Running {
         };
         // It ends with an error, by being dropped.
         running.services.spawn(async move { _ = presence.await });
-        running.spawn_parts(watch, queue, &handlers);
+        running.spawn_parts(watch, queue);
         Ok((running, consumer))
     }
 
-    fn spawn_parts(&mut self, watch: ControlWatch, queue: settlement::Queue, handlers: &Handle) {
-        for _ in 0..self.shared.concurrency {
-            self.slots.spawn_on(executor::slot(Arc::clone(&self.shared)), handlers);
-        }
+    fn spawn_parts(&mut self, watch: ControlWatch, queue: settlement::Queue) {
         let (shared, done) = (Arc::clone(&self.shared), self.settled.clone());
         self.settling.spawn(async move { settlement::run(&shared, queue, done).await });
         let (shared, stop) = (Arc::clone(&self.shared), self.stop_services.clone());
@@ -174,7 +177,7 @@ impl Running {
 
     /// Claims jobs until there is a reason to stop.
     async fn claim(&mut self, mut consumer: Box<dyn Consumer>, shutdown: &Shutdown) {
-        self.apply_pauses();
+        self.apply_adjustments();
         self.shared.health.serves();
         loop {
             self.tell_demand(&mut *consumer);
@@ -192,6 +195,7 @@ impl Running {
                     }
                 }
                 Event::Pauses => self.apply_pauses(),
+                Event::Adjusted => self.apply_adjustments(),
                 Event::Time => self.pass_time(),
                 Event::Refill | Event::HandedBack => {}
                 Event::Stop => break,
@@ -225,6 +229,8 @@ impl Running {
             event = consumer.next() => Event::Consumer(event),
             () = self.shared.refill.notified() => Event::Refill,
             () = self.shared.controls.pauses_changed.notified() => Event::Pauses,
+            // The sender lives in `shared`.
+            Ok(()) = self.adjusted.changed() => Event::Adjusted,
             Some(_) = self.hand_backs.join_next() => Event::HandedBack,
             () = self.burst_over.cancelled() => Event::Stop,
             () = sleep_until(Instant::now() + wake) => Event::Time,
@@ -254,8 +260,21 @@ impl Running {
 
     fn apply_pauses(&mut self) {
         let shared = Arc::clone(&self.shared);
-        let back = shared.intake().pause(|queue| shared.controls.is_paused(&shared.queues[queue].name));
+        let back = shared.intake().pause(|queue| shared.is_paused(&shared.queues[queue].name));
         self.hand_back(back);
+    }
+
+    /// Makes as many slots as may run jobs. There are never fewer: one without a job costs some kilobytes, and to be one too
+    /// many it only has to sleep.
+    fn apply_adjustments(&mut self) {
+        let concurrency = self.adjusted.borrow_and_update().concurrency;
+        let slots = self.shared.intake().resize(concurrency);
+        self.shared.wake(slots);
+        for _ in self.slots.len()..concurrency {
+            self.slots.spawn_on(executor::slot(Arc::clone(&self.shared)), &self.handlers);
+        }
+        self.apply_pauses();
+        self.shared.check_stuck();
     }
 
     fn pass_time(&mut self) {
@@ -281,7 +300,7 @@ impl Running {
     async fn finish(&mut self, shutdown: &Shutdown) {
         let running = self.shared.leases.running().len();
         tracing::info!(running, "stops: claims nothing more");
-        let limit = self.shared.options.shutdown_timeout;
+        let limit = self.shared.adjuster.look().shutdown_timeout;
         tokio::select! {
             () = join_slots(&mut self.slots, &self.shared) => return,
             () = sleep(limit) => tracing::warn!("running jobs did not end in time and are handed back"),

@@ -8,12 +8,13 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use naq_models::QueueName;
 use naq_services::{EventHook, context::States, storage::SharedStorage};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    HandlerRegistry,
+    Adjuster, HandlerRegistry,
     cancel::Controls,
     clock::{BootTime, StoreClock},
     health::Health,
@@ -34,7 +35,7 @@ pub(crate) struct Shared {
     pub(crate) states: Arc<States>,
     pub(crate) options: WorkerOptions,
     pub(crate) queues: Vec<QueueSpec>,
-    pub(crate) concurrency: usize,
+    pub(crate) adjuster: Adjuster,
     pub(crate) leases: Arc<Leases>,
     pub(crate) controls: Controls,
     pub(crate) clock: StoreClock,
@@ -59,15 +60,16 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(worker: Worker, clock: StoreClock, settler: Settler) -> Self {
-        let Worker { storage, id, handlers, states, options, queues, concurrency, events, health, .. } = worker;
+        let Worker { storage, id, handlers, states, options, queues, adjuster, events, health, .. } = worker;
         let shares: Vec<_> = queues
             .iter()
             .map(|queue| (queue.lease.unwrap_or(options.lease), queue.weight.map(std::num::NonZeroU32::get)))
             .collect();
+        let concurrency = adjuster.look().concurrency;
         Self {
             leases: Arc::default(),
             controls: Controls::default(),
-            suspects: Suspects::new(storage.clone(), options.max_crashes),
+            suspects: Suspects::new(storage.clone()),
             progress: ProgressBoard::default(),
             tally: Tally::default(),
             max_body: storage.info().max_body,
@@ -83,7 +85,7 @@ impl Shared {
             states,
             options,
             queues,
-            concurrency,
+            adjuster,
             clock,
             settler,
             events,
@@ -165,10 +167,27 @@ impl Shared {
     /// Counts a slot that is stuck in its handler; with half of them stuck the worker ends.
     pub(crate) fn count_stuck(&self) {
         let stuck = self.tally.stuck.fetch_add(1, Ordering::Relaxed) + 1;
-        tracing::error!(stuck, concurrency = self.concurrency, "a handler does not end; its slot is stuck");
-        if stuck * 2 >= self.concurrency && !self.is_closing() {
-            self.fail(WorkerError::Stuck { stuck, concurrency: self.concurrency });
+        let concurrency = self.concurrency();
+        tracing::error!(stuck, concurrency, "a handler does not end; its slot is stuck");
+        self.check_stuck();
+    }
+
+    /// Ends the worker if half of its slots or more are stuck.
+    pub(crate) fn check_stuck(&self) {
+        let (stuck, concurrency) = (self.tally.stuck.load(Ordering::Relaxed), self.concurrency());
+        if stuck * 2 >= concurrency && !self.is_closing() {
+            self.fail(WorkerError::Stuck { stuck, concurrency });
         }
+    }
+
+    /// How many jobs may run at once, as slots are held to it.
+    pub(crate) fn concurrency(&self) -> usize {
+        self.intake().concurrency
+    }
+
+    /// Whether a queue is paused: for every worker, or for this one.
+    pub(crate) fn is_paused(&self, queue: &QueueName) -> bool {
+        self.controls.is_paused(queue) || self.adjuster.look().paused.contains(queue)
     }
 
     /// Waits until the worker must end with an error.

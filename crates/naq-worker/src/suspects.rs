@@ -24,7 +24,6 @@ const ROUNDS: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Suspects {
     storage: SharedStorage,
-    max_crashes: u32,
 }
 
 /// What a suspect's count means.
@@ -44,14 +43,14 @@ struct Count {
 }
 
 impl Suspects {
-    pub(crate) fn new(storage: SharedStorage, max_crashes: u32) -> Self {
-        Self { storage, max_crashes }
+    pub(crate) fn new(storage: SharedStorage) -> Self {
+        Self { storage }
     }
 
-    /// How a suspect may run, by what is counted so far.
-    pub(crate) async fn standing(&self, id: &JobId) -> Result<Standing, StorageError> {
+    /// How a suspect may run, by what is counted so far, if `max_crashes` make it poison.
+    pub(crate) async fn standing(&self, id: &JobId, max_crashes: u32) -> Result<Standing, StorageError> {
         let count = self.storage.kv_get(Bucket::Control, &key(id)).await?.map_or(0, |entry| read(&entry));
-        Ok(judge(count, self.max_crashes))
+        Ok(judge(count, max_crashes))
     }
 
     /// Counts a suspect that is about to start.

@@ -34,7 +34,7 @@ impl Shared {
             event.details.host = Some(identity.host.as_str().into());
             event.details.pid = Some(std::process::id());
             let queues: Vec<String> = self.queues.iter().map(ToString::to_string).collect();
-            event.details.count = Some(self.concurrency as u64);
+            event.details.count = Some(self.concurrency() as u64);
             event.with_message(&format!("serves {}", queues.join(", ")))
         });
     }

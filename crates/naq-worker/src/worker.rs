@@ -11,7 +11,7 @@ use naq_services::{EventHook, StorageError, context::States, storage::SharedStor
 use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
-    ErasedHandler, HandlerRegistry, Health, Shutdown,
+    Adjustable, Adjuster, ErasedHandler, HandlerRegistry, Health, Shutdown,
     handler::{BlockingHandler, DuplicateHandler, JobHandler, MissingState, blocking, typed},
     options::{QueueSpec, WorkerOptions},
     report::WorkerReport,
@@ -31,12 +31,12 @@ pub struct Worker {
     pub(crate) host: String,
     pub(crate) name: Option<String>,
     pub(crate) queues: Vec<QueueSpec>,
-    pub(crate) concurrency: usize,
     pub(crate) handlers: HandlerRegistry,
     pub(crate) states: Arc<States>,
     pub(crate) options: WorkerOptions,
     pub(crate) events: EventHook,
     pub(crate) health: Health,
+    pub(crate) adjuster: Adjuster,
 }
 
 impl fmt::Debug for Worker {
@@ -44,8 +44,8 @@ impl fmt::Debug for Worker {
         f.debug_struct("Worker")
             .field("id", &self.id)
             .field("queues", &self.queues)
-            .field("concurrency", &self.concurrency)
             .field("handlers", &self.handlers)
+            .field("adjuster", &self.adjuster)
             .finish_non_exhaustive()
     }
 }
@@ -186,6 +186,12 @@ impl Worker {
     #[must_use]
     pub fn health(&self) -> Health {
         self.health.clone()
+    }
+
+    /// Changes what can change while it runs; to be taken before it is run.
+    #[must_use]
+    pub fn adjuster(&self) -> Adjuster {
+        self.adjuster.clone()
     }
 
     /// Runs until it is asked to stop, or, with [`WorkerOptions::burst`], until nothing is left to do. Handlers run on
@@ -336,13 +342,20 @@ impl WorkerBuilder {
         self.check()?;
         let host = host();
         let id = format!("{}-{}-{:08x}", key_part(&host), std::process::id(), rand::random::<u32>());
+        let adjustable = Adjustable {
+            concurrency: self.concurrency,
+            paused: self.queues.iter().filter(|queue| queue.paused).map(|queue| queue.name.clone()).collect(),
+            max_job_duration: self.options.max_job_duration,
+            shutdown_timeout: self.options.shutdown_timeout,
+            max_crashes: self.options.max_crashes,
+        };
         Ok(Worker {
+            adjuster: Adjuster::new(adjustable),
             storage: self.storage,
             id: Arc::from(id),
             host,
             name: self.name,
             queues: self.queues,
-            concurrency: self.concurrency,
             handlers: self.handlers,
             states: Arc::new(self.states),
             health: Health::new(self.options.ttl),

@@ -20,6 +20,7 @@ mod logins;
 mod many;
 mod poison;
 mod python;
+mod reloading;
 mod run_log;
 mod server_killed;
 mod site;

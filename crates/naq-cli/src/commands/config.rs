@@ -107,7 +107,8 @@ fn settings(loaded: &LoadedConfig) -> Vec<Setting> {
     loaded.config.settings().into_iter().map(setting).collect()
 }
 
-fn text(value: &Value) -> String {
+/// A value as it is shown to people.
+pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),

@@ -5,10 +5,11 @@ use naq_worker::{HandlerRegistry, Scheduler, Shutdown, Worker, WorkerError, Work
 
 use crate::{
     args::{SchedulerStartArgs, WorkerCommand, WorkerStartArgs},
-    configured,
+    configured::{self, Concurrency},
     error::{CliError, with_sources},
     listening::Listening,
     output::Output,
+    reload::{Hangups, Reload},
     session::Session,
 };
 
@@ -21,7 +22,9 @@ pub(crate) async fn run(session: &Session, command: WorkerCommand, handlers: Han
 }
 
 async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRegistry) -> Result<(), CliError> {
-    // Before anything else: a probe is answered while the store is waited for, and a port that is taken costs nothing.
+    // Before anything else: a hangup while the worker starts must not end it.
+    let hangups = Hangups::listen()?;
+    // A probe is answered while the store is waited for, and a port that is taken costs nothing.
     let listening = Listening::start(session, args.listen.or(session.config().workers.listen))?;
     let jobs = session.jobs().await?;
     // So that `naq::enqueue` in a handler goes to the store that the worker serves, whatever the environment says.
@@ -34,12 +37,13 @@ async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRe
     for handler in configured::external_handlers(session).await? {
         handlers.insert(handler).map_err(conflict)?;
     }
-    let (named, pooled) = match &args.pool {
+    let named = match &args.pool {
         Some(name) => configured::pool(config, name)?,
-        None => (args.queues, None),
+        None => args.queues,
     };
     let queues = configured::queue_specs(config, named);
-    let concurrency = args.concurrency.or(pooled).unwrap_or(config.workers.concurrency);
+    let source = Concurrency { flag: args.concurrency, pool: args.pool };
+    let concurrency = source.of(config);
     configured::declare_schedules(session, &jobs).await?;
     let mut options = configured::worker_options(config, jobs.settings().format);
     options.burst = args.burst;
@@ -68,7 +72,11 @@ async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRe
     }
     let shutdown = Shutdown::new();
     let _signals = listen(&shutdown)?;
-    let outcome = worker.run(shutdown).await;
+    let reload = Reload::of_worker(session, worker.adjuster(), source);
+    let outcome = tokio::select! {
+        outcome = worker.run(shutdown.clone()) => outcome,
+        never = hangups.follow(reload, &shutdown) => match never {},
+    };
     if matches!(&outcome, Ok(WorkerReport { stuck: 1.., .. }) | Err(WorkerError::Stuck { .. })) {
         session.note_stuck();
     }
@@ -105,6 +113,7 @@ fn finished(out: Output, report: &WorkerReport) -> Result<(), CliError> {
 
 /// `naq scheduler start`.
 pub(crate) async fn scheduler(session: &Session, args: &SchedulerStartArgs) -> Result<(), CliError> {
+    let hangups = Hangups::listen()?;
     let listening = Listening::start(session, args.listen)?;
     let jobs = session.jobs().await?;
     configured::declare_schedules(session, &jobs).await?;
@@ -118,7 +127,11 @@ pub(crate) async fn scheduler(session: &Session, args: &SchedulerStartArgs) -> R
     if let Some(listening) = &listening {
         listening.observe(session, scheduler.health()).await?;
     }
-    scheduler.run(&shutdown).await.map_err(|e| CliError::failed(with_sources(&e)))
+    let outcome = tokio::select! {
+        outcome = scheduler.run(&shutdown) => outcome,
+        never = hangups.follow(Reload::of_scheduler(session), &shutdown) => match never {},
+    };
+    outcome.map_err(|e| CliError::failed(with_sources(&e)))
 }
 
 async fn workers(session: &Session) -> Result<Vec<WorkerInfo>, CliError> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use naq_config::{DEFAULT_CONFIG, NaqConfig, Purpose, template};
+use naq_config::{DEFAULT_CONFIG, NaqConfig, Purpose, RELOADABLE, is_reloadable, template};
 use serde_json::Value;
 
 use crate::{Machine, yaml};
@@ -85,6 +85,39 @@ fn every_setting_stands_in_the_file() {
         assert!(code.len() >= 9, "{section}: {code:?}");
         assert_eq!(code, written, "{section}");
     }
+}
+
+/// The settings whose comment has the mark `[reload]`, dotted. A comment is that of every setting up to the next one.
+fn marked() -> BTreeSet<String> {
+    let (mut path, mut comment, mut in_comment) = (Vec::<(usize, String)>::new(), String::new(), false);
+    let mut marked = BTreeSet::new();
+    for line in with_examples().lines() {
+        let (indent, text) = (line.len() - line.trim_start().len(), line.trim_start());
+        let is_comment = text.starts_with('#');
+        if text.is_empty() || (is_comment && !in_comment) {
+            comment.clear();
+        }
+        in_comment = is_comment;
+        if is_comment {
+            comment.push_str(text);
+        } else if let Some((key, value)) = text.split_once(':') {
+            path.retain(|(outer, _)| *outer < indent);
+            path.push((indent, key.to_owned()));
+            if value.is_empty() {
+                comment.clear();
+            } else if comment.contains("[reload]") {
+                marked.insert(path.iter().map(|(_, key)| key.as_str()).collect::<Vec<_>>().join("."));
+            }
+        }
+    }
+    marked
+}
+
+#[test]
+fn what_a_running_worker_takes_is_marked() {
+    let marked = marked();
+    assert_eq!(marked.len(), RELOADABLE.len(), "{marked:?}");
+    assert!(marked.iter().all(|setting| is_reloadable(setting)), "{marked:?}");
 }
 
 #[test]

@@ -19,6 +19,9 @@ Lowest to highest: the defaults below, `/etc/naq/config.yaml`, `~/.naq/config.ya
 Every setting has a variable: `workers.shutdown_timeout` is `NAQ_WORKERS__SHUTDOWN_TIMEOUT`. Durations are `250ms`, `5s`, `10m`, `1h30m`,
 `7days` or a number of seconds; sizes a number of bytes or `64KiB`, `100MB`, `1GB`. `${NAME}` and `${NAME:default}` in a value put in a
 variable; `$${` writes `${` itself.
+
+A running worker reads its configuration again on SIGHUP, and takes at once what is marked [reload]:
+[operating.md](guide/operating.md#changing-settings-of-a-running-worker).
 ";
 
 /// One part of the page.

@@ -84,7 +84,7 @@ fn the_most_urgent_starts_first_and_queues_go_in_order() {
 
 #[test]
 fn weights_share_the_picks() {
-    let mut bench = Bench::new(&[Some(3), Some(1)], 1);
+    let mut bench = Bench::new(&[Some(3), Some(1)], 40);
     let names: Vec<String> = (0..40).map(|n| format!("x{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     bench.holds_only(lane(0, 2), &names);
@@ -100,7 +100,7 @@ fn weights_share_the_picks() {
 
 #[test]
 fn a_queue_that_was_empty_does_not_claim_the_past() {
-    let mut bench = Bench::new(&[Some(1), Some(1)], 1);
+    let mut bench = Bench::new(&[Some(1), Some(1)], 70);
     let names: Vec<String> = (0..100).map(|n| format!("x{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     bench.holds_only(lane(0, 2), &names);
@@ -123,6 +123,29 @@ fn nothing_is_chosen_before_every_lane_has_answered() {
     bench.store_has_no_more();
     assert_eq!(bench.pick().as_deref(), Some("urgent"));
     assert_eq!(bench.pick().as_deref(), Some("late"));
+}
+
+#[test]
+fn after_shrinking_nothing_starts_until_fewer_run_and_the_store_is_told_at_once() {
+    let mut bench = Bench::new(&[None], 4);
+    bench.demand().unwrap();
+    bench.intake.resize(3);
+    assert_eq!(bench.demand().unwrap().1, 3);
+    assert_eq!(bench.demand(), None, "once is enough");
+
+    let mut bench = Bench::new(&[None], 4);
+    bench.holds_only(lane(0, 2), &["a", "b", "c", "d", "e", "f"]);
+    for _ in 0..4 {
+        bench.pick().unwrap();
+    }
+    bench.intake.sleeps();
+    assert_eq!(bench.intake.resize(3), 0, "no slot is woken in vain");
+    bench.intake.finished(Duration::ZERO, bench.now);
+    assert_eq!(bench.pick(), None, "three run still");
+    bench.intake.finished(Duration::ZERO, bench.now);
+    assert_eq!(bench.pick().as_deref(), Some("e"));
+    assert_eq!(bench.intake.resize(4), 1, "the one that sleeps");
+    assert_eq!(bench.pick().as_deref(), Some("f"));
 }
 
 #[test]

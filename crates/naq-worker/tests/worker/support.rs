@@ -114,7 +114,10 @@ pub(crate) struct Started {
 }
 
 pub(crate) fn start(builder: WorkerBuilder) -> Started {
-    let worker = builder.build().unwrap();
+    start_built(builder.build().unwrap())
+}
+
+pub(crate) fn start_built(worker: Worker) -> Started {
     let (shutdown, id) = (Shutdown::new(), worker.id().to_owned());
     let mut task = JoinSet::new();
     task.spawn(worker.run(shutdown.clone()));
