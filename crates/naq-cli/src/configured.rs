@@ -1,37 +1,22 @@
 //! From the configuration to what a worker is built of, and the recurring jobs that it declares.
 //!
-//! Invariant: the one place where a worker's settings are read; each key of `workers`, `scheduler`, `queues`, `jobs` and
-//! `schedules` that a worker obeys stands here once.
+//! Invariant: what a worker obeys of the configuration is read in naq-worker; here is what the command line adds: pools,
+//! handlers of other languages, `schedules`, and what a running worker takes anew.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use naq_config::{HandlerConfig, NaqConfig, ScheduleConfig};
-use naq_models::{Missed, Overlap, QueueName, Schedule, ScheduleDefinition, ScheduleId, Timestamp, WireFormat};
+use naq_models::{Missed, Overlap, Schedule, ScheduleDefinition, ScheduleId, Timestamp};
 use naq_services::{
     JobService, NewJob, RequestReply, SchedulerService,
     scheduler::{DeclaredOutcome, UpsertOutcome},
 };
-use naq_worker::{Adjustable, ErasedHandler, QueueSpec, SchedulerOptions, WorkerOptions, external};
+use naq_worker::{Adjustable, ErasedHandler, QueueSpec, WorkerOptions, external};
 
 use crate::{
     error::{CliError, with_sources},
     session::Session,
 };
-
-/// How a worker behaves.
-pub(crate) fn worker_options(config: &NaqConfig, format: WireFormat) -> WorkerOptions {
-    WorkerOptions {
-        lease: config.queues.ack_wait,
-        heartbeat_interval: config.workers.heartbeat_interval,
-        ttl: config.workers.ttl,
-        shutdown_timeout: config.workers.shutdown_timeout,
-        max_job_duration: Some(config.workers.max_job_duration),
-        max_crashes: config.jobs.max_crashes,
-        wire_format: format,
-        scheduler: config.scheduler.enabled.then(|| scheduler_options(config)),
-        ..WorkerOptions::default()
-    }
-}
 
 /// Where a worker's concurrency comes from: the flag, else its pool, else `workers.concurrency`.
 #[derive(Debug, Clone)]
@@ -62,20 +47,9 @@ impl Concurrency {
 
 /// What a running worker takes of a configuration that was read again.
 pub(crate) fn adjustable(config: &NaqConfig, concurrency: &Concurrency) -> Adjustable {
-    let WorkerOptions { max_job_duration, shutdown_timeout, max_crashes, .. } =
-        worker_options(config, WireFormat::default());
+    let WorkerOptions { max_job_duration, shutdown_timeout, max_crashes, .. } = WorkerOptions::of(config);
     let paused = config.queues.paused().cloned().collect();
     Adjustable { concurrency: concurrency.of(config) as usize, paused, max_job_duration, shutdown_timeout, max_crashes }
-}
-
-/// How the scheduler behaves.
-pub(crate) fn scheduler_options(config: &NaqConfig) -> SchedulerOptions {
-    SchedulerOptions {
-        lock_ttl: config.scheduler.lock_ttl,
-        lock_renew_interval: config.scheduler.lock_renew_interval,
-        scan_interval: config.scheduler.scan_interval,
-        sweep_interval: config.results.cleanup_interval.max(Duration::from_secs(1)),
-    }
 }
 
 /// The queues of `workers.pools.<name>`.
@@ -97,22 +71,12 @@ pub(crate) fn pool(config: &NaqConfig, name: &str) -> Result<Vec<QueueSpec>, Cli
     queues.collect()
 }
 
-/// Queues with what the configuration says of each; the default queue if none is named.
-pub(crate) fn queue_specs(config: &NaqConfig, mut specs: Vec<QueueSpec>) -> Vec<QueueSpec> {
+/// The names of the queues that a worker serves, for messages.
+pub(crate) fn names(config: &NaqConfig, specs: &[QueueSpec]) -> String {
     if specs.is_empty() {
-        specs.push(QueueSpec::new(config.queues.default.clone()));
+        return config.queues.default.to_string();
     }
-    for spec in &mut specs {
-        spec.lease = Some(config.queues.ack_wait_of(&spec.name));
-        spec.max_ack_pending = Some(config.queues.max_ack_pending_of(&spec.name));
-        spec.paused = config.queues.paused().any(|paused| *paused == spec.name);
-    }
-    specs
-}
-
-/// The names, for messages.
-pub(crate) fn names(specs: &[QueueSpec]) -> String {
-    specs.iter().map(|spec| &spec.name).map(QueueName::as_str).collect::<Vec<_>>().join(", ")
+    specs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// The schedules that `schedules` declares.

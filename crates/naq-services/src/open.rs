@@ -3,6 +3,8 @@
 //! Invariant: the only place that knows which scheme means which backend, and how a backend's settings are called in the
 //! configuration. A scheme whose backend was not built in is refused with the name of the cargo feature to turn on.
 
+#[cfg(feature = "sqlite")]
+use naq_config::PAYLOAD_HEADROOM;
 use naq_config::{ChosenBy, NaqConfig, StoreChoice, StoreUrl};
 
 #[cfg(any(feature = "sqlite", feature = "nats"))]
@@ -89,7 +91,9 @@ fn configured(options: SqliteOptions, config: &NaqConfig) -> SqliteOptions {
         naq_config::Synchronous::Full => sqlite::Synchronous::Full,
         naq_config::Synchronous::Normal => sqlite::Synchronous::Normal,
     };
-    SqliteOptions { synchronous, max_body: max_payload(config), events: retention(config), ..options }
+    // The headroom, which a store in a file does not need, so that a job or result that fits here fits on NATS too.
+    let max_body = max_payload(config).saturating_sub(usize::try_from(PAYLOAD_HEADROOM).unwrap_or(usize::MAX));
+    SqliteOptions { synchronous, max_body, events: retention(config), ..options }
 }
 
 #[cfg(feature = "nats")]

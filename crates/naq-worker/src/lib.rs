@@ -16,6 +16,7 @@ pub mod worker;
 mod burst;
 mod cancel;
 mod clock;
+mod configured;
 mod demand;
 mod dependencies;
 mod due;

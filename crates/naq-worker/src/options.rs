@@ -2,7 +2,7 @@
 //!
 //! Invariant: plain data with defaults; relations are checked when the worker is built. Reads no configuration.
 
-use std::{fmt, num::NonZeroU32, str::FromStr, time::Duration};
+use std::{convert::Infallible, fmt, num::NonZeroU32, str::FromStr, time::Duration};
 
 use naq_models::{NameError, QueueName, WireFormat};
 
@@ -48,6 +48,21 @@ pub enum QueueSpecError {
         /// What was given.
         weight: String,
     },
+}
+
+/// A queue that is given as one cannot be wrong.
+impl From<Infallible> for QueueSpecError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl TryFrom<&str> for QueueSpec {
+    type Error = QueueSpecError;
+
+    fn try_from(text: &str) -> Result<Self, QueueSpecError> {
+        text.parse()
+    }
 }
 
 impl FromStr for QueueSpec {

@@ -4,8 +4,9 @@
 //! what the world does. The work itself is in `serve`, on a thread of its own, so that handlers that burn the caller's
 //! threads do not keep the worker from claiming, settling and stopping. Installs no signal handlers and closes no store.
 
-use std::{collections::BTreeSet, fmt, io, sync::Arc, thread, time::Duration};
+use std::{collections::BTreeSet, fmt, io, pin::pin, sync::Arc, thread, time::Duration};
 
+use naq_config::NaqConfig;
 use naq_models::{Job, JobId, QueueName, RawJson, Timestamp, wire};
 use naq_services::{EventHook, StorageError, context::States, storage::SharedStorage};
 use tokio::{runtime::Handle, sync::oneshot};
@@ -13,7 +14,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use crate::{
     Adjustable, Adjuster, ErasedHandler, HandlerRegistry, Health, Shutdown,
     handler::{BlockingHandler, DuplicateHandler, JobHandler, MissingState, blocking, typed},
-    options::{QueueSpec, WorkerOptions},
+    options::{QueueSpec, QueueSpecError, WorkerOptions},
     report::WorkerReport,
     scheduler::SchedulerError,
     serve,
@@ -63,6 +64,8 @@ pub struct WorkerBuilder {
     states: States,
     options: WorkerOptions,
     events: EventHook,
+    config: Option<Arc<NaqConfig>>,
+    wrong_queue: Option<QueueSpecError>,
 }
 
 /// Why a worker cannot be built.
@@ -105,6 +108,9 @@ pub enum BuildError {
     /// Every suspect would be a dead letter.
     #[error("max_crashes must be at least 1")]
     MaxCrashes,
+    /// What was given is no queue.
+    #[error(transparent)]
+    Queue(#[from] QueueSpecError),
     /// Two handlers of one kind.
     #[error(transparent)]
     Handler(#[from] DuplicateHandler),
@@ -173,6 +179,8 @@ impl Worker {
             states: States::default(),
             options: WorkerOptions::default(),
             events: EventHook::silent(),
+            config: None,
+            wrong_queue: None,
         }
     }
 
@@ -208,6 +216,30 @@ impl Worker {
     /// Dropping the future asks the worker to stop now; it does so on its own thread, without anybody waiting for it.
     pub async fn run(self, shutdown: Shutdown) -> Result<WorkerReport, WorkerError> {
         self.run_on(Handle::current(), shutdown).await
+    }
+
+    /// Runs beside some work and stops when that is done: at the first step, as [`run`](Self::run) says. What the work returned,
+    /// and what the worker did.
+    ///
+    /// # Errors
+    /// See [`WorkerError`]; the work is dropped then, unless it is done.
+    ///
+    /// # Cancel safety
+    /// As [`run`](Self::run).
+    pub async fn run_until<T>(self, work: impl Future<Output = T>) -> Result<(T, WorkerReport), WorkerError> {
+        let shutdown = Shutdown::new();
+        let (mut running, mut work) = (pin!(self.run(shutdown.clone())), pin!(work));
+        tokio::select! {
+            value = &mut work => {
+                shutdown.request();
+                Ok((value, running.await?))
+            }
+            // A worker that ends by itself when nothing is left to do.
+            report = &mut running => {
+                let report = report?;
+                Ok((work.await, report))
+            }
+        }
     }
 
     /// As [`run`](Self::run), with the tokio runtime for the handlers named. The returned future may be awaited on another
@@ -258,9 +290,12 @@ impl Drop for StopOnDrop {
 }
 
 impl WorkerBuilder {
-    /// Adds a queue to serve. If none is added, the queue `default` is served.
-    pub fn queue(mut self, queue: impl Into<QueueSpec>) -> Self {
-        self.queues.push(queue.into());
+    /// Adds a queue to serve: a name, `NAME:WEIGHT` or a [`QueueSpec`]. If none is added, the default queue is served.
+    pub fn queue<Q: TryInto<QueueSpec, Error: Into<QueueSpecError>>>(mut self, queue: Q) -> Self {
+        match queue.try_into() {
+            Ok(queue) => self.queues.push(queue),
+            Err(wrong) => self.wrong_queue = self.wrong_queue.or_else(|| Some(wrong.into())),
+        }
         self
     }
 
@@ -319,9 +354,21 @@ impl WorkerBuilder {
         self
     }
 
+    /// Values that handlers can ask for by their types.
+    pub fn states(mut self, values: States) -> Self {
+        self.states.extend(values);
+        self
+    }
+
     /// How it behaves.
     pub fn options(mut self, options: WorkerOptions) -> Self {
         self.options = options;
+        self
+    }
+
+    /// What the queues are told by, beside what was said of them.
+    pub(crate) fn configuration(mut self, config: Arc<NaqConfig>) -> Self {
+        self.config = Some(config);
         self
     }
 
@@ -336,8 +383,15 @@ impl WorkerBuilder {
     /// # Errors
     /// See [`BuildError`].
     pub fn build(mut self) -> Result<Worker, BuildError> {
+        if let Some(wrong) = self.wrong_queue {
+            return Err(wrong.into());
+        }
         if self.queues.is_empty() {
-            self.queues.push(QueueSpec::new(QueueName::default()));
+            let default = self.config.as_ref().map_or_else(QueueName::default, |config| config.queues.default.clone());
+            self.queues.push(QueueSpec::new(default));
+        }
+        if let Some(config) = &self.config {
+            self.queues = self.queues.into_iter().map(|queue| queue.configured(config)).collect();
         }
         self.check()?;
         let host = host();

@@ -16,12 +16,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use naq_config::StoreUrl;
 use naq_models::QueueName;
 use naq_services::{JobHandle, JobService, NewJob, ServiceManager};
-use naq_worker::{HandlerRegistry, Shutdown, Worker, handler};
+use naq_worker::{Shutdown, Worker};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     args::DemoArgs,
-    configured,
     error::{CliError, with_sources},
     output::{Output, note, table},
     session::Session,
@@ -55,29 +54,24 @@ pub(crate) async fn run(session: &Session, args: DemoArgs) -> Result<(), CliErro
     fs::create_dir_all(&dir).map_err(|e| CliError::failed(format!("cannot create {}: {e}", dir.display())))?;
     let store = StoreUrl::Sqlite { path: dir.join("jobs.db") };
     let services = ServiceManager::new(Arc::new(session.config().clone()), store.clone());
-    let jobs = services.jobs().await?;
-    let summary = count(session, &jobs, files, args.concurrency as usize, store.to_string()).await;
+    let summary = count(&services, files, args.concurrency as usize, store.to_string()).await;
     services.close().await;
     show(session.output(), &summary?)
 }
 
 /// Runs worker and producer side by side.
 async fn count(
-    session: &Session,
-    jobs: &JobService,
+    services: &ServiceManager,
     files: Vec<PathBuf>,
     concurrency: usize,
     store: String,
 ) -> Result<Summary, CliError> {
-    let mut handlers = HandlerRegistry::default();
-    let counter = handler::blocking(KIND, count_words);
-    handlers.insert(counter).map_err(|e| CliError::failed(e.to_string()))?;
-    let queue = QueueName::default();
-    let worker = Worker::builder(jobs.storage().clone())
-        .queues(configured::queue_specs(session.config(), vec![queue.into()]))
+    let jobs = services.jobs().await?;
+    let worker = Worker::of(services)
+        .await?
+        .queue(QueueName::default())
         .concurrency(concurrency)
-        .handlers(handlers)
-        .options(configured::worker_options(session.config(), jobs.settings().format))
+        .blocking_handler(KIND, count_words)
         .build()
         .map_err(|e| CliError::failed(e.to_string()))?;
     let shutdown = Shutdown::new();
@@ -85,7 +79,7 @@ async fn count(
         .map_err(|e| CliError::failed(format!("cannot listen for signals: {e}")))?;
     let producer = async {
         let summary = tokio::select! {
-            summary = produce(jobs, files, store) => summary,
+            summary = produce(&jobs, files, store) => summary,
             () = shutdown.requested() => Err(CliError::failed("stopped before every file was counted")),
         };
         shutdown.request();

@@ -1,9 +1,10 @@
 //! `naq worker …` and `naq scheduler start`.
 
 use naq_services::{WorkerInfo, WorkerRegistry, storage::StorageInfo, workers::WorkerStatus};
-use naq_worker::{HandlerRegistry, Scheduler, Shutdown, Worker, WorkerError, WorkerReport, signals};
+use naq_worker::{Scheduler, SchedulerOptions, Shutdown, Worker, WorkerError, WorkerOptions, WorkerReport, signals};
 
 use crate::{
+    App,
     args::{SchedulerStartArgs, WorkerCommand, WorkerStartArgs},
     configured::{self, Concurrency},
     error::{CliError, with_sources},
@@ -13,15 +14,16 @@ use crate::{
     session::Session,
 };
 
-pub(crate) async fn run(session: &Session, command: WorkerCommand, handlers: HandlerRegistry) -> Result<(), CliError> {
+pub(crate) async fn run(session: &Session, command: WorkerCommand, app: App) -> Result<(), CliError> {
     match command {
-        WorkerCommand::Start(args) => start(session, args, handlers).await,
+        WorkerCommand::Start(args) => start(session, args, app).await,
         WorkerCommand::List => list(session.output(), &workers(session).await?),
         WorkerCommand::Status => status(session.output(), &workers(session).await?),
     }
 }
 
-async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRegistry) -> Result<(), CliError> {
+async fn start(session: &Session, args: WorkerStartArgs, app: App) -> Result<(), CliError> {
+    let App { mut handlers, states, .. } = app;
     // Before anything else: a hangup while the worker starts must not end it.
     let hangups = Hangups::listen()?;
     // A probe is answered while the store is waited for, and a port that is taken costs nothing.
@@ -41,11 +43,10 @@ async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRe
         Some(name) => configured::pool(config, name)?,
         None => args.queues,
     };
-    let queues = configured::queue_specs(config, named);
     let source = Concurrency { flag: args.concurrency, pool: args.pool };
     let concurrency = source.of(config);
     configured::declare_schedules(session, &jobs).await?;
-    let mut options = configured::worker_options(config, jobs.settings().format);
+    let mut options = WorkerOptions::of(config);
     options.burst = args.burst;
     if args.no_scheduler {
         options.scheduler = None;
@@ -53,15 +54,15 @@ async fn start(session: &Session, args: WorkerStartArgs, mut handlers: HandlerRe
     let StorageInfo { location, .. } = jobs.storage().info();
     session.announce(&format!(
         "worker: {concurrency} jobs at a time from {} at {location}; handlers: {}; Ctrl-C stops",
-        configured::names(&queues),
+        configured::names(config, &named),
         handlers.kinds().join(", ")
     ));
-    let mut builder = Worker::builder(jobs.storage().clone())
-        .queues(queues)
+    let mut builder = Worker::of(session.services())
+        .await?
+        .queues(named)
         .concurrency(concurrency as usize)
         .handlers(handlers)
-        .state(jobs.clone())
-        .events(jobs.events().clone())
+        .states(states)
         .options(options);
     if let Some(name) = args.name {
         builder = builder.name(name);
@@ -117,7 +118,7 @@ pub(crate) async fn scheduler(session: &Session, args: &SchedulerStartArgs) -> R
     let listening = Listening::start(session, args.listen)?;
     let jobs = session.jobs().await?;
     configured::declare_schedules(session, &jobs).await?;
-    let options = configured::scheduler_options(session.config());
+    let options = SchedulerOptions::of(session.config());
     let holder = format!("scheduler-{}-{:08x}", std::process::id(), rand::random::<u32>());
     session.announce(&format!("scheduler: {holder} at {}; Ctrl-C stops", jobs.storage().info().location));
     let shutdown = Shutdown::new();

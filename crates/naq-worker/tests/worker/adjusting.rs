@@ -10,8 +10,8 @@ use std::{
 };
 
 use naq_models::{JobStatus, QueueName, error_type};
-use naq_services::{JobContext, State};
-use naq_worker::{Adjuster, QueueSpec, WorkerBuilder, WorkerError, WorkerOptions, list_workers};
+use naq_services::{JobContext, State, WorkerRegistry};
+use naq_worker::{Adjuster, QueueSpec, WorkerBuilder, WorkerError, WorkerOptions};
 use tokio::sync::Semaphore;
 
 use crate::support::{Log, PATIENCE, Stage, Started, eventually, job, quick, start_built};
@@ -42,7 +42,7 @@ fn adjustable(builder: WorkerBuilder) -> (Started, Adjuster) {
 async fn resize(stage: &Stage, adjuster: &Adjuster, concurrency: usize) {
     adjuster.adjust(|worker| worker.concurrency = concurrency).unwrap();
     eventually(|| async {
-        let workers = list_workers(&*stage.storage).await.unwrap();
+        let workers = WorkerRegistry::new(stage.storage.clone()).list().await.unwrap();
         workers.first().is_some_and(|worker| worker.concurrency == concurrency)
     })
     .await;
