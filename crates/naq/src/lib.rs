@@ -23,6 +23,9 @@
 //! # }
 //! ```
 
+#[cfg(doctest)]
+mod guide;
+
 #[cfg(feature = "cli")]
 pub use naq_cli as cli;
 pub use naq_config as config;
