@@ -11,9 +11,16 @@ macro_rules! pages {
 }
 
 pages! {
+    CustomStorage: "../../../docs/guide/custom-storage.md";
+    Dependencies: "../../../docs/guide/dependencies.md";
+    ErrorsAndRetries: "../../../docs/guide/errors-and-retries.md";
     FromApalis: "../../../docs/migrating/from-apalis.md";
     FromPythonNaqAndOmniq: "../../../docs/migrating/from-python-naq-and-omniq.md";
+    Handlers: "../../../docs/guide/handlers.md";
     Logging: "../../../docs/operating/logging.md";
+    Quickstart: "../../../docs/guide/quickstart.md";
+    Scheduling: "../../../docs/guide/scheduling.md";
     Testing: "../../../docs/guide/testing.md";
     Tracing: "../../../docs/operating/tracing.md";
+    UniqueJobs: "../../../docs/guide/unique-jobs.md";
 }
