@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, thread};
 
-use naq::{ServiceManager, Shutdown, Worker, WorkerOptions, secs};
+use naq::{ServiceManager, Shutdown, Worker, WorkerOptions, queue::ResultState, secs};
 
 #[naq::job]
 fn word_count(text: String) -> usize {
@@ -16,7 +16,9 @@ fn main() -> anyhow::Result<()> {
     naq::connect_sync("memory://blocking_producer")?;
 
     let job = naq::enqueue_sync(word_count::job("three short words"))?;
-    println!("enqueued: {}", naq::fetch_job_result_sync(job.id().as_str()).is_ok());
+    if let ResultState::Unfinished(job) = naq::fetch_job_result_sync(job.id().as_str())? {
+        println!("the job is {}", job.status);
+    }
 
     let worker = thread::spawn(work);
     println!("words: {}", naq::wait_for_result_sync(&job, secs(10))??);
@@ -25,7 +27,7 @@ fn main() -> anyhow::Result<()> {
     worker.join().expect("the worker does not panic")
 }
 
-/// In production this is another process, or `naq worker start`.
+/// In production this is another process, for example that of `own_binary`.
 fn work() -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let services = ServiceManager::new(Arc::default(), "memory://blocking_producer".parse()?);
@@ -37,5 +39,5 @@ fn work() -> anyhow::Result<()> {
 }
 
 // Prints:
-// enqueued: true
+// the job is pending
 // words: 3

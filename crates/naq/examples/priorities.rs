@@ -24,7 +24,7 @@ async fn main() -> anyhow::Result<()> {
     naq::enqueue(send::job("3. receipt")).await?;
     naq::enqueue(send::job("1. password reset").priority(0)).await?;
 
-    // In this order: `background` runs when `mail` is empty. With weights, `mail:3` and `background:1`, both always run.
+    // In this order: `background` runs when `mail` is empty. With weights (`mail:3`, `background:1`) they take turns.
     let queues = ["mail".parse::<QueueSpec>()?, "background".parse()?];
     let burst = WorkerOptions { burst: true, ..WorkerOptions::default() };
     let worker = Worker::builder(services.storage().await?).queues(queues).concurrency(1);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use naq::{NewJob, ServiceManager, Shutdown, Worker, WorkerOptions};
+use naq::{NewJob, ServiceManager, Shutdown, Worker, WorkerOptions, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -49,7 +49,7 @@ async fn main() -> anyhow::Result<()> {
     let thumbnail = typed.result().await?;
     println!("{} is {} pixels wide", thumbnail.path, thumbnail.size.width);
     println!("{}", by_name.result().await?);
-    if let Some(error) = wrong.result().await.err().as_ref().and_then(|error| error.job_error()) {
+    if let Some(error) = wrong.outcome(secs(10)).await?.error {
         println!("{}: {}", error.error_type, error.message);
     }
     Ok(())
