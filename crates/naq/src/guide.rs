@@ -19,6 +19,7 @@ pages! {
     Handlers: "../../../docs/guide/handlers.md";
     Logging: "../../../docs/operating/logging.md";
     Quickstart: "../../../docs/guide/quickstart.md";
+    Readme: "../../../README.md";
     Scheduling: "../../../docs/guide/scheduling.md";
     Testing: "../../../docs/guide/testing.md";
     Tracing: "../../../docs/operating/tracing.md";
