@@ -44,7 +44,7 @@ pages! {
     dependencies: "docs/guide/dependencies.md", norun 0;
     deploying: "docs/guide/deploying.md", norun 7;
     errors_and_retries: "docs/guide/errors-and-retries.md", norun 0;
-    from_one_file_to_a_cluster: "docs/guide/from-one-file-to-a-cluster.md", norun 4;
+    from_one_file_to_a_cluster: "docs/guide/from-one-file-to-a-cluster.md", norun 2;
     handlers: "docs/guide/handlers.md", norun 0;
     operating: "docs/guide/operating.md", norun 1;
     other_languages: "docs/guide/other-languages.md", norun 0;
