@@ -59,11 +59,16 @@ pub(crate) async fn problems(text: &str) -> Result<Vec<Problem>> {
     run(&blocks).await
 }
 
+/// Whether the block is given to bash.
+fn runs(block: &Block) -> bool {
+    block.language == "sh" && !block.has("norun") && block.file_name().is_none()
+}
+
 /// Whether the block shows what the sh block right before it writes.
 fn is_output(blocks: &[Block], block: &Block) -> bool {
-    let before = blocks.iter().rev().find(|other| other.line < block.line);
-    let runs = |other: &Block| other.language == "sh" && !other.has("norun") && other.file_name().is_none();
-    block.follows && ["text", "json"].contains(&block.language.as_str()) && before.is_some_and(runs)
+    let before = blocks.iter().rfind(|other| other.line < block.line);
+    let shows = ["text", "json"].contains(&block.language.as_str()) && block.file_name().is_none();
+    shows && block.follows && before.is_some_and(runs)
 }
 
 /// What can be seen without running anything.
@@ -108,9 +113,9 @@ fn step(block: &Block, at: &str) -> Option<String> {
         writeln!(step, "mkdir -p \"$(dirname {name})\"; cp {at} {name}").expect("writing to a string cannot fail");
     }
     let check = match block.language.as_str() {
-        _ if block.has("norun") => None,
-        "sh" if block.file_name().is_none() => Some(format!("source {at}")),
+        "sh" if runs(block) => Some(format!("source {at}")),
         "sh" => Some(format!("bash -n {at}")),
+        _ if block.has("norun") => None,
         "yaml" if is_configuration(body(block)) => Some(format!("naq system config --validate --config {at}")),
         "python" => Some(format!("python3 -c 'compile(open(\"{at}\").read(), \"{at}\", \"exec\")'")),
         _ => None,
