@@ -41,7 +41,7 @@ pub use scheduled::{
 };
 pub use sync::{
     connect_sync, disconnect_sync, enqueue_at_sync, enqueue_in_sync, enqueue_many_sync, enqueue_sync,
-    fetch_job_result_sync, list_workers_sync, purge_queue_sync, wait_for_result_sync,
+    fetch_job_result_sync, install_sync, list_workers_sync, purge_queue_sync, wait_for_result_sync,
 };
 
 /// The result of a call of this crate.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use naq_models::Timestamp;
-use naq_services::{JobHandle, NewJob, Receipt, ResultError, WorkerInfo, jobs::ResultState};
+use naq_services::{JobHandle, NewJob, Receipt, ResultError, ServiceManager, WorkerInfo, jobs::ResultState};
 use serde::de::DeserializeOwned;
 
 use crate::{Result, background::run_async_from_sync as block_on, process};
@@ -25,6 +25,7 @@ macro_rules! blocking {
 
 blocking! {
     connect_sync of connect(url: &str) -> ();
+    install_sync of install(manager: ServiceManager) -> ();
     disconnect_sync of disconnect() -> ();
     enqueue_sync [R] of enqueue(job: NewJob<R>) -> JobHandle<R>;
     enqueue_at_sync [R] of enqueue_at(time: Timestamp, job: NewJob<R>) -> JobHandle<R>;

@@ -360,6 +360,12 @@ impl WorkerBuilder {
         self
     }
 
+    /// Lets it end when nothing is pending, due or running in its queues; as [`WorkerOptions::burst`].
+    pub fn burst(mut self) -> Self {
+        self.options.burst = true;
+        self
+    }
+
     /// How it behaves.
     pub fn options(mut self, options: WorkerOptions) -> Self {
         self.options = options;

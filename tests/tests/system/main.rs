@@ -12,6 +12,7 @@ mod external;
 mod foreign;
 mod forgotten_acks;
 mod gate;
+mod guides;
 mod harness;
 mod idle;
 mod leaders;

@@ -98,6 +98,8 @@ same! {
         naq::get_scheduled_job = naq_queue::get_scheduled_job;
         naq::get_scheduled_job_sync = naq_queue::get_scheduled_job_sync;
         naq::http = naq_telemetry::http;
+        naq::install = naq_queue::install;
+        naq::install_sync = naq_queue::install_sync;
         naq::job = naq_macros::job;
         naq::list_scheduled_jobs = naq_queue::list_scheduled_jobs;
         naq::list_scheduled_jobs_sync = naq_queue::list_scheduled_jobs_sync;
