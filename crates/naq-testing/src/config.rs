@@ -50,7 +50,7 @@ pub enum TempConfigError {
 /// let job = services.jobs().await?.enqueue(NewJob::new("mail", json!({}))).await?;
 /// services.close().await;
 /// let again = config.services();
-/// assert_eq!(again.jobs().await?.status(job.id()).await?.kind.as_deref(), Some("mail"));
+/// assert_eq!(again.jobs().await?.status(job.id()).await?.kind, "mail");
 /// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
 /// assert!(temp_config([("workers.concurency", 2)]).is_err(), "it is checked as any other is");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
