@@ -12,6 +12,7 @@ pub(crate) mod demo;
 mod doctor;
 pub(crate) mod events;
 pub(crate) mod job;
+mod migrate;
 pub(crate) mod queue;
 pub(crate) mod scheduler;
 pub(crate) mod system;

@@ -9,6 +9,7 @@ use naq_services::{
     JobServiceError, JobServiceErrorKind, SchedulerServiceError, SchedulerServiceErrorKind, StorageError,
     StorageErrorKind,
     manager::{ServiceError, ServiceErrorKind},
+    migration::{MigrationError, MigrationErrorKind},
 };
 
 /// Exit codes, as documented in `naq --help`.
@@ -110,6 +111,17 @@ impl From<SchedulerServiceError> for CliError {
             SchedulerServiceErrorKind::Job(JobServiceErrorKind::InvalidJob) => exit::USAGE,
             SchedulerServiceErrorKind::NotFound => exit::NOT_FOUND,
             SchedulerServiceErrorKind::Storage(kind) => code_of(kind),
+            _ => exit::FAILED,
+        };
+        Self { code, hint: error.hint().map(str::to_owned), message: with_sources(&error) }
+    }
+}
+
+impl From<MigrationError> for CliError {
+    fn from(error: MigrationError) -> Self {
+        let code = match error.kind() {
+            MigrationErrorKind::SameStore => exit::USAGE,
+            MigrationErrorKind::Storage(kind) => code_of(kind),
             _ => exit::FAILED,
         };
         Self { code, hint: error.hint().map(str::to_owned), message: with_sources(&error) }

@@ -20,6 +20,7 @@ pub mod jobs;
 #[cfg(feature = "nats")]
 pub mod kv_stores;
 pub mod manager;
+pub mod migration;
 pub mod new_job;
 pub mod open;
 pub mod outcome;

@@ -17,6 +17,7 @@ mod leaders;
 mod logging;
 mod logins;
 mod many;
+mod migration;
 mod poison;
 mod python;
 mod run_log;
