@@ -14,6 +14,7 @@ pub mod connection;
 pub mod context;
 pub mod events;
 pub mod failure;
+pub mod foreign;
 pub mod handle;
 mod host_clock;
 pub mod jobs;

@@ -34,7 +34,7 @@ mod clock;
 mod consumer;
 mod core;
 mod diagnose;
-mod error;
+pub(crate) mod error;
 mod event_log;
 mod feeds;
 mod inbox;
