@@ -19,7 +19,7 @@ mod top;
 pub use events::{EventsCommand, FilterArgs, StreamArgs, WindowArgs};
 pub(crate) use job::BY_HAND;
 pub use job::{BulkSource, ControlVerb, EnqueueArgs, JobCommand, UniqueArgs, When};
-pub use migrate::MigrateArgs;
+pub use migrate::{FromSystem, MigrateArgs};
 pub use scheduler::{SchedulerCommand, SchedulerStartArgs, TimingArgs, UpsertArgs};
 pub use top::TopArgs;
 

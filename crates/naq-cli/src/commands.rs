@@ -11,6 +11,7 @@ pub(crate) mod dead;
 pub(crate) mod demo;
 mod doctor;
 pub(crate) mod events;
+mod foreign;
 pub(crate) mod job;
 mod migrate;
 pub(crate) mod queue;

@@ -10,6 +10,7 @@ mod due_at_once;
 mod external;
 mod foreign;
 mod forgotten_acks;
+mod from_python;
 mod gate;
 mod harness;
 mod idle;

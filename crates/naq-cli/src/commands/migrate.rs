@@ -20,6 +20,7 @@ use serde::Serialize;
 
 use crate::{
     args::MigrateArgs,
+    commands::foreign,
     configured,
     error::CliError,
     output::{self, Output, note},
@@ -39,6 +40,9 @@ struct Summary<'a> {
 }
 
 pub(crate) async fn run(session: &Session, args: &MigrateArgs) -> Result<(), CliError> {
+    if let Some(system) = args.from_system {
+        return foreign::run(session, args, system.into()).await;
+    }
     if let StoreUrl::Sqlite { path } = &args.from
         && !path.exists()
     {
