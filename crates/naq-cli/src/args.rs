@@ -12,12 +12,14 @@ use naq_worker::QueueSpec;
 
 mod events;
 mod job;
+mod migrate;
 mod scheduler;
 mod top;
 
 pub use events::{EventsCommand, FilterArgs, StreamArgs, WindowArgs};
 pub(crate) use job::BY_HAND;
 pub use job::{BulkSource, ControlVerb, EnqueueArgs, JobCommand, UniqueArgs, When};
+pub use migrate::{FromSystem, MigrateArgs};
 pub use scheduler::{SchedulerCommand, SchedulerStartArgs, TimingArgs, UpsertArgs};
 pub use top::TopArgs;
 
@@ -222,6 +224,12 @@ pub enum SystemCommand {
         #[arg(long, value_name = "development|production|testing", default_value_t = Purpose::default(), value_parser = parse_purpose)]
         environment: Purpose,
     },
+    /// Move everything from one store to another: jobs, dead letters, results, recurring jobs, pause flags
+    ///
+    /// Point the producers to the new store and stop the workers of the old one first; workers of the new one may run. It
+    /// refuses while a worker or scheduler of the source is alive. Stopped or killed at any moment, call it again: it goes
+    /// on, loses nothing and doubles nothing. What cannot be moved is named and stays at the source, with exit code 1.
+    Migrate(MigrateArgs),
     /// Print a completion script for a shell
     Completions {
         /// Which shell.

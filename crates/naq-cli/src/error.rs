@@ -8,7 +8,9 @@ use naq_config::ConfigError;
 use naq_services::{
     JobServiceError, JobServiceErrorKind, SchedulerServiceError, SchedulerServiceErrorKind, StorageError,
     StorageErrorKind,
+    foreign::{ForeignError, ForeignErrorKind},
     manager::{ServiceError, ServiceErrorKind},
+    migration::{MigrationError, MigrationErrorKind},
 };
 
 /// Exit codes, as documented in `naq --help`.
@@ -110,6 +112,27 @@ impl From<SchedulerServiceError> for CliError {
             SchedulerServiceErrorKind::Job(JobServiceErrorKind::InvalidJob) => exit::USAGE,
             SchedulerServiceErrorKind::NotFound => exit::NOT_FOUND,
             SchedulerServiceErrorKind::Storage(kind) => code_of(kind),
+            _ => exit::FAILED,
+        };
+        Self { code, hint: error.hint().map(str::to_owned), message: with_sources(&error) }
+    }
+}
+
+impl From<ForeignError> for CliError {
+    fn from(error: ForeignError) -> Self {
+        let code = match error.kind() {
+            ForeignErrorKind::Source(kind) | ForeignErrorKind::Destination(kind) => code_of(kind),
+            _ => exit::FAILED,
+        };
+        Self { code, hint: error.hint().map(str::to_owned), message: with_sources(&error) }
+    }
+}
+
+impl From<MigrationError> for CliError {
+    fn from(error: MigrationError) -> Self {
+        let code = match error.kind() {
+            MigrationErrorKind::SameStore => exit::USAGE,
+            MigrationErrorKind::Storage(kind) => code_of(kind),
             _ => exit::FAILED,
         };
         Self { code, hint: error.hint().map(str::to_owned), message: with_sources(&error) }

@@ -14,12 +14,14 @@ pub mod connection;
 pub mod context;
 pub mod events;
 pub mod failure;
+pub mod foreign;
 pub mod handle;
 mod host_clock;
 pub mod jobs;
 #[cfg(feature = "nats")]
 pub mod kv_stores;
 pub mod manager;
+pub mod migration;
 pub mod new_job;
 pub mod open;
 pub mod outcome;

@@ -166,7 +166,7 @@ fn auth(auth: &naq_config::NatsAuthConfig) -> Auth {
 }
 
 #[cfg(not(all(feature = "sqlite", feature = "nats")))]
-fn not_built(url: &StoreUrl, feature: &str) -> StorageError {
+pub(crate) fn not_built(url: &StoreUrl, feature: &str) -> StorageError {
     let detail = format!("{url} needs the backend {feature:?}, which is not built into this program");
     StorageError::new(crate::StorageErrorKind::Refused, "open", detail)
         .with_hint(format!("build it with the cargo feature `{feature}` of naq"))

@@ -23,6 +23,7 @@ use crate::{
 mod declared;
 mod error;
 mod firing;
+mod introduced;
 mod tell;
 mod view;
 

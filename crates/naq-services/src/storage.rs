@@ -42,7 +42,7 @@ pub use event_log::{EventBatch, EventBounds, EventFeed, EventPage, EventRange, E
 pub use kv::{Bucket, KvChange, KvEntry, KvWatch};
 pub use result_feed::{ResultFeed, ResultNews};
 pub use settlement::{
-    Action, DeadLetter, Ended, Ending, Promoted, Promotion, ResultRecord, Settled, Settlement, StoredResult,
+    Action, DeadLetter, Ended, Ending, Promoted, Promotion, Remains, ResultRecord, Settled, Settlement, StoredResult,
 };
 pub use virtual_clock::VirtualClock;
 
@@ -187,6 +187,14 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
 
     /// Waits for a result with a revision over `newer_than`, pushed where the store can push. `None` at the timeout.
     async fn wait_result(&self, id: &JobId, newer_than: u64, timeout: Duration) -> Result<Option<StoredResult>>;
+
+    /// Stores what is left of jobs that ended in another store: dead letter, then result, so that a result says that all
+    /// is there. One outcome each, in order. An id that lives here, or of which a result or (where none comes) a dead letter
+    /// is here, is [`Enqueued::Duplicate`], and what is here stays. Idempotent.
+    async fn store_remains(&self, remains: Vec<Remains>) -> Vec<Result<Enqueued>>;
+
+    /// Removes the result of an id, if it is at `revision`; `false` if there was nothing to remove.
+    async fn remove_result(&self, id: &JobId, revision: u64) -> Result<bool>;
 
     /// Opens a feed of results, to follow many at once. It follows nothing yet.
     async fn open_result_feed(&self) -> Result<Box<dyn ResultFeed>>;

@@ -28,6 +28,7 @@ mod intake;
 mod job_log;
 mod leader;
 mod lease;
+mod lock_hold;
 mod pace;
 mod panic_guard;
 mod presence;
@@ -44,6 +45,7 @@ pub use adjust::{AdjustError, Adjustable, Adjuster};
 pub use handler::{ErasedHandler, HandlerRegistry};
 pub use health::{Health, NotAlive, NotReady};
 pub use leader::Leader;
+pub use lock_hold::LockHold;
 #[doc(hidden)]
 pub use naq_services::__private;
 pub use options::{QueueSpec, SchedulerOptions, WorkerOptions};

@@ -44,7 +44,7 @@ pages! {
     dependencies: "docs/guide/dependencies.md", norun 0;
     deploying: "docs/guide/deploying.md", norun 7;
     errors_and_retries: "docs/guide/errors-and-retries.md", norun 0;
-    from_one_file_to_a_cluster: "docs/guide/from-one-file-to-a-cluster.md", norun 2;
+    from_one_file_to_a_cluster: "docs/guide/from-one-file-to-a-cluster.md", norun 0;
     handlers: "docs/guide/handlers.md", norun 0;
     operating: "docs/guide/operating.md", norun 1;
     other_languages: "docs/guide/other-languages.md", norun 0;
@@ -56,7 +56,7 @@ pages! {
     from_apalis: "docs/migrating/from-apalis.md", norun 0;
     from_bullmq: "docs/migrating/from-bullmq.md", norun 1;
     from_celery: "docs/migrating/from-celery.md", norun 0;
-    from_python_naq_and_omniq: "docs/migrating/from-python-naq-and-omniq.md", norun 0;
+    from_python_naq_and_omniq: "docs/migrating/from-python-naq-and-omniq.md", norun 1;
     from_river: "docs/migrating/from-river.md", norun 0;
     from_sidekiq: "docs/migrating/from-sidekiq.md", norun 0;
     logging: "docs/operating/logging.md", norun 0;

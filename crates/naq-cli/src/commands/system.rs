@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     args::{Cli, GlobalArgs, SystemCommand},
-    commands::{config, doctor},
+    commands::{config, doctor, migrate},
     error::CliError,
     output::{self, Output},
     session::{QUIET, Session},
@@ -20,6 +20,15 @@ pub(crate) async fn run(global: &GlobalArgs, command: SystemCommand) -> Result<(
         SystemCommand::Doctor => {
             let session = Session::start(global, QUIET)?;
             let outcome = doctor::run(&session).await;
+            session.end().await;
+            outcome
+        }
+        SystemCommand::Migrate(args) => {
+            if global.url.is_some() {
+                return Err(CliError::usage("the stores are named by --from and --to, not by --url"));
+            }
+            let session = Session::start(global, QUIET)?;
+            let outcome = Box::pin(migrate::run(&session, &args)).await;
             session.end().await;
             outcome
         }

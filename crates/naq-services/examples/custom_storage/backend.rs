@@ -17,8 +17,8 @@ use naq_models::{JobId, JobStatus, QueueName, Timestamp};
 use naq_services::storage::{
     Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, EventBatch, EventBounds,
     EventFeed, EventPage, EventRange, Finding, Heartbeat, KvEntry, KvWatch, Lease, ListFilter, ListPage, Promoted,
-    Promotion, QueueStats, Result, ResultFeed, Review, ScheduledEntry, Settled, Settlement, Severity, Sighting,
-    Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
+    Promotion, QueueStats, Remains, Result, ResultFeed, Review, ScheduledEntry, Settled, Settlement, Severity,
+    Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
 };
 
 use super::{
@@ -274,6 +274,14 @@ impl Storage for MemoryStorage {
             }
         };
         Ok(tokio::time::timeout(timeout, found).await.ok())
+    }
+
+    async fn store_remains(&self, remains: Vec<Remains>) -> Vec<Result<Enqueued>> {
+        self.batch("store remains", remains, State::store_remains)
+    }
+
+    async fn remove_result(&self, id: &JobId, revision: u64) -> Result<bool> {
+        Ok(self.open("remove result")?.change(|state| state.remove_result(id, revision)))
     }
 
     async fn open_result_feed(&self) -> Result<Box<dyn ResultFeed>> {

@@ -13,15 +13,15 @@ use bytes::Bytes;
 use naq_models::{Address, JobId, JobStatus, Priority, QueueName, Timestamp, UniqueHolder};
 use naq_services::storage::{
     Action, Bucket, DeadLetter, Ended, Ending, Enqueued, Entry, KvChange, KvEntry, Lease, LeaseState, Promoted,
-    Promotion, Result, ResultRecord, RunningAt, ScheduledEntry, Settled, Settlement, StorageError, StorageErrorKind,
-    StoredResult,
+    Promotion, Remains, Result, ResultRecord, RunningAt, ScheduledEntry, Settled, Settlement, StorageError,
+    StorageErrorKind, StoredResult,
 };
 use tokio::{
     sync::{broadcast, watch},
     time::Instant,
 };
 
-use super::event_log::EventLog;
+use super::{backend::host_now, event_log::EventLog};
 
 /// The largest body, in bytes.
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
@@ -227,7 +227,8 @@ impl State {
     }
 
     fn write_result(&mut self, address: &Address, record: ResultRecord) {
-        let result = StoredResult { id: address.id.clone(), body: record.body, revision: self.next() };
+        let expires_at = host_now().saturating_add(record.ttl);
+        let result = StoredResult { id: address.id.clone(), body: record.body, revision: self.next(), expires_at };
         let kept = Kept { result, queue: address.queue.clone(), expires: Instant::now() + record.ttl };
         self.results.insert(address.id.clone(), kept);
     }
@@ -330,6 +331,29 @@ impl State {
         self.scheduled.remove(id);
         self.free_key(events, unique_key, id);
         Ok(Ended::Done)
+    }
+
+    pub(crate) fn store_remains(&mut self, remains: Remains) -> Result<Enqueued> {
+        let Remains { address, result, dead_letter } = remains;
+        let mut bodies = result.iter().map(|record| &record.body).chain(dead_letter.iter().map(|letter| &letter.body));
+        bodies.try_for_each(|body| bounded("store remains", body))?;
+        let id = &address.id;
+        let lives = self.jobs.contains_key(id) || self.scheduled.contains_key(id);
+        if lives || self.result(id).is_some() || (result.is_none() && self.dead.contains_key(id)) {
+            return Ok(Enqueued::Duplicate);
+        }
+        if let Some(letter) = dead_letter {
+            self.dead.insert(id.clone(), letter);
+        }
+        if let Some(record) = result {
+            self.write_result(&address, record);
+        }
+        Ok(Enqueued::Stored)
+    }
+
+    pub(crate) fn remove_result(&mut self, id: &JobId, revision: u64) -> bool {
+        let is_it = self.results.get(id).is_some_and(|kept| kept.result.revision == revision);
+        is_it && self.results.remove(id).is_some()
     }
 
     pub(crate) fn reschedule(&mut self, entry: Entry, revision: u64) -> Result<()> {

@@ -251,7 +251,7 @@ mod tests {
     fn ended(status: JobStatus, revision: u64) -> Sighting {
         let job = Job::new(address().id, "k", RawJson::parse("{}").unwrap(), Timestamp::EPOCH);
         let body = JobResult::of(&job, status, Timestamp::EPOCH).encode().into();
-        Sighting::Ended(StoredResult { id: address().id, body, revision })
+        Sighting::Ended(StoredResult { id: address().id, body, revision, expires_at: Timestamp::EPOCH })
     }
 
     #[test]

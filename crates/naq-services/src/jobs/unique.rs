@@ -227,6 +227,16 @@ impl JobService {
     }
 }
 
+impl JobService {
+    /// Takes the key of a job that comes from another store and is not stored here yet; `false` if another job has it.
+    pub(crate) async fn take_key_for_newcomer(&self, job: &Job) -> Result<bool> {
+        match Want::of(job, OnConflict::Existing, job.generation) {
+            Some(want) => Ok(matches!(self.take(&want).await?, Take::Held(_))),
+            None => Ok(true),
+        }
+    }
+}
+
 /// Those that come first among the ones with their key, and the others, both in order.
 fn first_of_each_key(open: Vec<Open>) -> (Vec<Open>, Vec<Open>) {
     let mut seen = std::collections::HashSet::new();

@@ -36,6 +36,7 @@ mod kv;
 mod lease;
 mod life;
 mod look;
+mod remains;
 mod scene;
 mod schedule;
 mod settle;
@@ -240,6 +241,13 @@ macro_rules! __conformance_checks {
                 requeueing_a_cancelled_job
                 requeueing_a_job_that_waits_for_others
                 ending_an_earlier_life_spares_the_new_one;
+            remains:
+                what_is_left_of_a_job_is_stored_once
+                remains_are_as_good_as_a_jobs_own
+                remains_of_an_id_that_lives_here_are_refused
+                a_result_is_removed_at_its_revision
+                oversized_remains_are_refused
+                a_held_entry_becomes_what_it_is_to_be;
             unique:
                 the_end_of_a_job_frees_its_key
                 a_key_that_names_another_job_stays

@@ -20,8 +20,8 @@ use naq_models::{JobId, QueueName, Timestamp};
 use super::{
     Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, EventBatch, EventBounds,
     EventFeed, EventPage, EventRange, EventRetention, Finding, Heartbeat, KvEntry, KvWatch, Lease, ListFilter,
-    ListPage, Promoted, Promotion, QueueStats, Result, ResultFeed, Review, ScheduledEntry, Settled, Settlement,
-    SharedStorage, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
+    ListPage, Promoted, Promotion, QueueStats, Remains, Result, ResultFeed, Review, ScheduledEntry, Settled,
+    Settlement, SharedStorage, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
 };
 pub use crate::connection::{Auth, ConnectionOptions, Tls};
 use crate::{connection::ConnectionService, kv_stores::KvStoreService, streams::StreamService};
@@ -40,6 +40,7 @@ mod moves;
 mod names;
 mod promote;
 mod pull;
+mod remains;
 mod repair;
 mod reserve;
 mod result_feed;
@@ -352,6 +353,17 @@ impl Storage for NatsStorage {
 
     async fn wait_result(&self, id: &JobId, newer_than: u64, timeout: Duration) -> Result<Option<StoredResult>> {
         self.open("wait for result")?.wait_result(id, newer_than, timeout).await
+    }
+
+    async fn store_remains(&self, remains: Vec<Remains>) -> Vec<Result<Enqueued>> {
+        match self.open_for("store remains", remains.len()) {
+            Ok(shared) => shared.store_remains(remains).await,
+            Err(closed) => closed,
+        }
+    }
+
+    async fn remove_result(&self, id: &JobId, revision: u64) -> Result<bool> {
+        self.open("remove result")?.remove_result(id, revision).await
     }
 
     async fn open_result_feed(&self) -> Result<Box<dyn ResultFeed>> {

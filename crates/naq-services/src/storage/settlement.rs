@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use naq_models::{Address, JobError, JobId, JobStatus};
+use naq_models::{Address, JobError, JobId, JobStatus, Timestamp};
 
 use super::{Entry, Lease};
 
@@ -32,6 +32,8 @@ pub struct StoredResult {
     pub body: Bytes,
     /// Grows with every result that a store takes; unique within the store.
     pub revision: u64,
+    /// Until when it is kept, by the store's clock.
+    pub expires_at: Timestamp,
 }
 
 /// A job that could not be done.
@@ -111,6 +113,17 @@ pub enum Ended {
     Done,
     /// It had ended before.
     AlreadyEnded,
+}
+
+/// What is left of a job that has ended in another store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remains {
+    /// Where the job lay.
+    pub address: Address,
+    /// Its result, if one is kept; of generation 0.
+    pub result: Option<ResultRecord>,
+    /// Its dead letter, if it failed and nobody has dealt with it.
+    pub dead_letter: Option<DeadLetter>,
 }
 
 /// Moves a due entry into its queue.

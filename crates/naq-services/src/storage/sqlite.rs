@@ -24,8 +24,8 @@ use self::{
 use super::{
     Action, Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, EventBatch, EventBounds,
     EventFeed, EventPage, EventRange, EventRetention, Finding, Heartbeat, KvEntry, KvWatch, Lease, ListFilter,
-    ListPage, Promoted, Promotion, QueueStats, Result, ResultFeed, ResultRecord, Review, ScheduledEntry, Settled,
-    Settlement, SharedStorage, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
+    ListPage, Promoted, Promotion, QueueStats, Remains, Result, ResultFeed, ResultRecord, Review, ScheduledEntry,
+    Settled, Settlement, SharedStorage, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
     VirtualClock,
 };
 
@@ -34,7 +34,7 @@ mod clock;
 mod consumer;
 mod core;
 mod diagnose;
-mod error;
+pub(crate) mod error;
 mod event_log;
 mod feeds;
 mod inbox;
@@ -389,6 +389,22 @@ impl Storage for SqliteStorage {
             }
         };
         tokio::time::timeout(timeout, look).await.unwrap_or(Ok(None))
+    }
+
+    async fn store_remains(&self, remains: Vec<Remains>) -> Vec<Result<Enqueued>> {
+        let check = |remains: &Remains| {
+            self.check_result("store remains", remains.result.as_ref())?;
+            remains
+                .dead_letter
+                .as_ref()
+                .map_or(Ok(()), |letter| self.check_size("store remains", "a dead letter", letter.body.len()))
+        };
+        self.write_checked("store remains", remains, check, results::store_remains).await
+    }
+
+    async fn remove_result(&self, id: &JobId, revision: u64) -> Result<bool> {
+        let id = id.clone();
+        self.session.write("remove_result", Commit::Durable, 1, move |tx| results::remove(tx, &id, revision)).await
     }
 
     async fn open_result_feed(&self) -> Result<Box<dyn ResultFeed>> {

@@ -31,6 +31,7 @@ mod change;
 mod dead;
 mod enqueue;
 mod lists;
+mod migration;
 mod purge;
 mod results;
 mod schedules;
@@ -153,6 +154,16 @@ on_each_store! {
         filters_by_kind_and_queue
         a_retried_job_is_listed_as_it_stands
         queues_are_counted_and_paused
+    ;
+    migration:
+        everything_moves_there_and_back
+        jobs_keep_their_order
+        a_new_life_goes_on
+        a_failure_that_was_cut_off_gets_its_dead_letter
+        recorded_fires_run_and_schedules_that_are_there_stay
+        what_cannot_move_is_left
+        a_job_of_a_dead_worker_comes_when_its_lease_ends
+        what_must_not_begin_is_refused
     ;
     purge:
         cancels_what_is_pending_and_nothing_else

@@ -140,6 +140,12 @@ impl Storage for NoStore {
     async fn wait_result(&self, _: &JobId, _: u64, _: Duration) -> Result<Option<StoredResult>> {
         touched!()
     }
+    async fn store_remains(&self, _: Vec<Remains>) -> Vec<Result<Enqueued>> {
+        touched!()
+    }
+    async fn remove_result(&self, _: &JobId, _: u64) -> Result<bool> {
+        touched!()
+    }
     async fn open_result_feed(&self) -> Result<Box<dyn ResultFeed>> {
         touched!()
     }

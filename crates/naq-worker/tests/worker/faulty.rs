@@ -18,8 +18,8 @@ use naq_services::{
     storage::{
         Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, EventBatch, EventBounds,
         EventFeed, EventPage, EventRange, Finding, Heartbeat, KvEntry, KvWatch, Lease, LeaseState, ListFilter,
-        ListPage, Promoted, Promotion, QueueStats, Result, ResultFeed, Review, ScheduledEntry, Settled, Settlement,
-        SharedStorage, Sighting, Storage, StorageInfo, StoredResult,
+        ListPage, Promoted, Promotion, QueueStats, Remains, Result, ResultFeed, Review, ScheduledEntry, Settled,
+        Settlement, SharedStorage, Sighting, Storage, StorageInfo, StoredResult,
     },
 };
 
@@ -235,6 +235,14 @@ impl Storage for Faulty {
 
     async fn wait_result(&self, id: &JobId, newer_than: u64, timeout: Duration) -> Result<Option<StoredResult>> {
         self.inner.wait_result(id, newer_than, timeout).await
+    }
+
+    async fn store_remains(&self, remains: Vec<Remains>) -> Vec<Result<Enqueued>> {
+        self.inner.store_remains(remains).await
+    }
+
+    async fn remove_result(&self, id: &JobId, revision: u64) -> Result<bool> {
+        self.inner.remove_result(id, revision).await
     }
 
     async fn open_result_feed(&self) -> Result<Box<dyn ResultFeed>> {

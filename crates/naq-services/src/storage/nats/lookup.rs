@@ -35,7 +35,7 @@ impl Shared {
         Err(StorageError::new(StorageErrorKind::NotFound, "get job", format!("there is no job {id}")))
     }
 
-    async fn look_for(&self, id: &JobId) -> Result<Vec<Sighting>> {
+    pub(super) async fn look_for(&self, id: &JobId) -> Result<Vec<Sighting>> {
         let failed = |failure| self.streams.error("get job", failure);
         let scheduled_at = (self.names.scheduled_stream(), self.names.scheduled(id));
         let mut scheduled = self.streams.last_message(&scheduled_at.0, &scheduled_at.1).await.map_err(failed)?;

@@ -58,23 +58,24 @@ impl Shared {
         if which.iter().all(|index| entries[*index].address.id.is_generated()) {
             return which.iter().map(|_| Ok(Reserved::Free { review: false })).collect();
         }
-        stream::iter(which.to_vec()).map(|index| self.reserve(&entries[index])).buffered(CONCURRENT).collect().await
+        let reserve = |index: usize| self.reserve(&entries[index].address, entries[index].generation);
+        stream::iter(which.to_vec()).map(reserve).buffered(CONCURRENT).collect().await
     }
 
-    async fn reserve(&self, entry: &Entry) -> Result<Reserved> {
-        let id = &entry.address.id;
+    /// Reserves one id for the life that starts from `generation`.
+    pub(super) async fn reserve(&self, address: &Address, generation: u64) -> Result<Reserved> {
+        let id = &address.id;
         if id.is_generated() {
             return Ok(Reserved::Free { review: false });
         }
-        if self.get_result(id).await?.is_some_and(|result| result.revision > entry.generation) {
+        if self.get_result(id).await?.is_some_and(|result| result.revision > generation) {
             return Ok(Reserved::Taken);
         }
         let (bucket, key) = (self.names.bucket(Bucket::Unique), Names::id_key(id));
         let attempts = 2 * STALE.as_millis() / PAUSE.as_millis();
         for _ in 0..attempts {
             let since = self.now("enqueue").await?;
-            let mine =
-                Holder { id: id.clone(), queue: entry.address.queue.clone(), priority: entry.address.priority, since };
+            let mine = Holder { id: id.clone(), queue: address.queue.clone(), priority: address.priority, since };
             let value: bytes::Bytes = serde_json::to_vec(&mine).map_err(unreadable)?.into();
             match self.kv.create(&bucket, &key, value.clone(), None).await {
                 Ok(_) => return Ok(Reserved::Free { review: false }),
@@ -85,11 +86,11 @@ impl Shared {
             let holder: Holder = serde_json::from_slice(&taken.value).map_err(unreadable)?;
             let mut found = self.traces(&[holder.address()]).await;
             let traces = found.pop().unwrap_or_else(|| Ok(super::enqueue::Traces::default()))?;
-            let ended = traces.result.is_some_and(|result| result.sequence > entry.generation);
+            let ended = traces.result.is_some_and(|result| result.sequence > generation);
             if ended || traces.queued.is_some() || traces.scheduled.is_some() {
                 return Ok(Reserved::Taken);
             }
-            if holder.is_at(&entry.address) {
+            if holder.is_at(address) {
                 // Whoever holds it stores it, if at all, at the address where two cannot be.
                 return Ok(Reserved::Free { review: true });
             }

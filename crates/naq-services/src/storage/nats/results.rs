@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{Shared, repeat};
 use crate::{
     connection::{Outgoing, RequestFailure},
-    kv_stores::{TTL_MILLIS, TTL_SECONDS, is_live},
+    kv_stores::{self, TTL_MILLIS, TTL_SECONDS, is_live},
     storage::{Result, ResultRecord, StorageError, StorageErrorKind, StoredResult},
     streams::{EXPECTED_LAST_SUBJECT_SEQUENCE, PublishFailure, StoredMessage},
 };
@@ -131,6 +131,16 @@ impl Shared {
         Ok(found.filter(|message| is_live(message, now)).map(|message| stored_result(id.clone(), message)))
     }
 
+    /// Removes a result if it is at a revision.
+    pub(super) async fn remove_result(&self, id: &JobId, revision: u64) -> Result<bool> {
+        let failed = |failure| self.streams.error("remove result", failure);
+        let found = self.streams.last_message(&self.names.results_stream(), &self.names.result(id)).await;
+        if found.map_err(failed)?.is_none_or(|found| found.sequence != revision) {
+            return Ok(false);
+        }
+        self.streams.delete(&self.names.results_stream(), revision).await.map_err(failed)
+    }
+
     pub(super) async fn wait_result(
         &self,
         id: &JobId,
@@ -177,5 +187,6 @@ impl Shared {
 }
 
 pub(super) fn stored_result(id: JobId, message: StoredMessage) -> StoredResult {
-    StoredResult { id, body: message.payload, revision: message.sequence }
+    let expires_at = kv_stores::expires_at(&message).unwrap_or_else(|| message.time.saturating_add(LONGEST_TTL));
+    StoredResult { id, body: message.payload, revision: message.sequence, expires_at }
 }

@@ -9,7 +9,7 @@ use rusqlite::{ErrorCode, ffi};
 use crate::storage::{StorageError, StorageErrorKind};
 
 /// A failure of SQLite that several callers of one transaction share.
-pub(super) type Failure = Arc<rusqlite::Error>;
+pub(crate) type Failure = Arc<rusqlite::Error>;
 
 /// Whether the same statement can succeed when another connection is done.
 pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
@@ -17,7 +17,7 @@ pub(super) fn is_busy(error: &rusqlite::Error) -> bool {
 }
 
 /// The error of an operation on the store at `location`.
-pub(super) fn describe(operation: &'static str, location: &str, failure: Failure) -> StorageError {
+pub(crate) fn describe(operation: &'static str, location: &str, failure: Failure) -> StorageError {
     use StorageErrorKind as Kind;
     let extended = match &*failure {
         rusqlite::Error::SqliteFailure(code, _) => code.extended_code,

@@ -117,12 +117,12 @@ pub(super) fn list(
             list_dead(conn, filter.queue.as_ref(), &queues, seq.unwrap_or(-1), &mut page)?;
         }
     }
-    let statuses: Vec<i64> = [JobStatus::Completed, JobStatus::Cancelled]
-        .into_iter()
-        .filter(|status| wanted(*status))
-        .map(status_number)
-        .chain(filter.statuses.is_empty().then(|| status_number(JobStatus::Failed)))
-        .collect();
+    let mut statuses: Vec<i64> =
+        [JobStatus::Completed, JobStatus::Cancelled].into_iter().filter(|s| wanted(*s)).map(status_number).collect();
+    // Who wants both wants all results; those of jobs whose dead letter was purged stand nowhere else.
+    if statuses.len() > 1 {
+        statuses.push(status_number(JobStatus::Failed));
+    }
     if !statuses.is_empty() && !page.is_full() {
         let revision = if let Cursor::Result { revision } = after { revision } else { -1 };
         list_results(conn, filter.queue.as_ref(), &queues, &statuses, revision, &mut page)?;
@@ -255,15 +255,19 @@ fn list_results(
     let Some(queue) = queue_number(only, queues) else { return Ok(()) };
     let one_of = |n: usize| statuses.get(n).copied().unwrap_or(-1);
     let mut statement = conn.prepare_cached(
-        "SELECT id, revision, body FROM results WHERE revision > ?1 AND (?2 IS NULL OR queue = ?2) \
+        "SELECT id, revision, body, expires_at FROM results WHERE revision > ?1 AND (?2 IS NULL OR queue = ?2) \
          AND status IN (?3, ?4, ?5) AND expires_at > ?6 ORDER BY revision LIMIT ?7",
     )?;
     let mut found =
         statement.query(params![after, queue, one_of(0), one_of(1), one_of(2), page.now.wall, page.room()])?;
     while let Some(row) = found.next()? {
         let revision: i64 = row.get(1)?;
-        let result =
-            StoredResult { id: rows::id(row, 0)?, body: rows::body(row, 2)?, revision: revision_out(revision) };
+        let result = StoredResult {
+            id: rows::id(row, 0)?,
+            body: rows::body(row, 2)?,
+            revision: revision_out(revision),
+            expires_at: rows::time(row, 3)?,
+        };
         page.items.push((Cursor::Result { revision }, Sighting::Ended(result)));
     }
     Ok(())

@@ -12,7 +12,7 @@ use super::{
     rows::{self, revision_in, revision_out, status_number},
     writer::{Tx, note_result},
 };
-use crate::storage::{DeadLetter, ResultRecord, StoredResult};
+use crate::storage::{DeadLetter, Enqueued, Remains, ResultRecord, StoredResult};
 
 /// Whether a result was the first of its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +76,14 @@ pub(super) fn newer_than_generation(tx: &Tx<'_>, id: &JobId, generation: u64) ->
 
 /// The live result of an id.
 pub(super) fn get(conn: &Connection, now: Moment, id: &JobId) -> rusqlite::Result<Option<StoredResult>> {
-    conn.prepare_cached("SELECT revision, body FROM results WHERE id = ?1 AND expires_at > ?2")?
+    conn.prepare_cached("SELECT revision, body, expires_at FROM results WHERE id = ?1 AND expires_at > ?2")?
         .query_row(params![id.as_str(), now.wall], |row| {
-            Ok(StoredResult { id: id.clone(), body: rows::body(row, 1)?, revision: revision_out(row.get(0)?) })
+            Ok(StoredResult {
+                id: id.clone(),
+                body: rows::body(row, 1)?,
+                revision: revision_out(row.get(0)?),
+                expires_at: rows::time(row, 2)?,
+            })
         })
         .optional()
 }
@@ -108,6 +113,40 @@ pub(super) fn store_dead_letter(tx: &mut Tx<'_>, letter: &DeadLetter) -> rusqlit
 /// Removes the dead letter of an id; `false` if there was none.
 pub(super) fn remove_dead_letter(tx: &Tx<'_>, id: &JobId) -> rusqlite::Result<bool> {
     Ok(tx.conn.prepare_cached("DELETE FROM dead WHERE id = ?1")?.execute([id.as_str()])? > 0)
+}
+
+/// Stores what is left of jobs of another store.
+pub(super) fn store_remains(tx: &mut Tx<'_>, remains: &[Remains]) -> rusqlite::Result<Vec<Enqueued>> {
+    remains.iter().map(|remains| store_remains_of(tx, remains)).collect()
+}
+
+fn store_remains_of(tx: &mut Tx<'_>, remains: &Remains) -> rusqlite::Result<Enqueued> {
+    let Remains { address, result, dead_letter } = remains;
+    let is_here: bool = tx
+        .conn
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?1) OR EXISTS (SELECT 1 FROM dead WHERE id = ?1 AND ?2)",
+        )?
+        .query_row(params![address.id.as_str(), result.is_none()], |row| row.get(0))?;
+    if is_here || newer_than_generation(tx, &address.id, 0)? {
+        return Ok(Enqueued::Duplicate);
+    }
+    if let Some(letter) = dead_letter {
+        store_dead_letter(tx, letter)?;
+    }
+    if let Some(result) = result {
+        ResultInsert::new(tx.conn)?.store(tx, address, result)?;
+    }
+    Ok(Enqueued::Stored)
+}
+
+/// Removes a result of a revision; `false` if it is not there.
+pub(super) fn remove(tx: &Tx<'_>, id: &JobId, revision: u64) -> rusqlite::Result<bool> {
+    let rows = tx
+        .conn
+        .prepare_cached("DELETE FROM results WHERE id = ?1 AND revision = ?2")?
+        .execute(params![id.as_str(), revision_in(revision)])?;
+    Ok(rows > 0)
 }
 
 /// The columns that [`dead_letter`] reads, of `dead d JOIN queues q`.

@@ -1,0 +1,190 @@
+//! What is left of jobs that have ended: dead letters with their results, and the other results.
+//!
+//! Invariant: stored at the destination, then the result removed at the source, then the dead letter, so that whoever comes
+//! again finds the letter as long as anything is to be done. A result keeps the rest of its time.
+
+use futures_util::{StreamExt, stream};
+use naq_models::{Address, JobResult, JobStatus, Priority, Timestamp, wire};
+
+use super::{
+    BATCH, LeftWhat, Result, Run,
+    error::storage,
+    passage::{CONCURRENT, is_refusal, lives},
+};
+use crate::{
+    JobService, StorageErrorKind,
+    storage::{
+        DeadLetter, ListFilter, ListPage, Remains, ResultRecord, Sighting, StorageError, StoredResult,
+        crash::crash_point,
+    },
+};
+
+/// Every result, whatever it says.
+const RESULTS: [JobStatus; 2] = [JobStatus::Completed, JobStatus::Cancelled];
+
+/// One page of what has one of these states.
+pub(super) async fn page(from: &JobService, statuses: &[JobStatus], cursor: Option<String>) -> Result<ListPage> {
+    let filter = ListFilter { queue: None, statuses: statuses.to_vec(), limit: BATCH, cursor };
+    from.storage().list(&filter).await.map_err(storage("cannot list the jobs of the source"))
+}
+
+/// How many results there are, without those of dead letters.
+pub(super) async fn count(from: &JobService) -> Result<u64> {
+    let (mut count, mut cursor) = (0, None);
+    loop {
+        let found = page(from, &RESULTS, cursor).await?;
+        let is_failure = |result: &StoredResult| {
+            JobResult::decode(&result.body).is_ok_and(|result| result.status == JobStatus::Failed)
+        };
+        let others = found.items.iter().filter(|item| matches!(item, Sighting::Ended(result) if !is_failure(result)));
+        count += others.count() as u64;
+        cursor = found.next;
+        if cursor.is_none() {
+            return Ok(count);
+        }
+    }
+}
+
+/// A result as the destination takes it; `None` if it cannot be read.
+fn readdressed(result: &StoredResult, now: Timestamp) -> Option<(Address, ResultRecord)> {
+    let ended = JobResult::decode(&result.body).ok()?;
+    let address = Address {
+        id: result.id.clone(),
+        queue: ended.queue,
+        priority: Priority::default(),
+        stored_at: ended.enqueued_at,
+    };
+    let ttl = result.expires_at.since(now);
+    Some((address, ResultRecord { status: ended.status, body: result.body.clone(), generation: 0, ttl }))
+}
+
+impl Run<'_> {
+    pub(super) async fn carry_dead_letters(&mut self) -> Result<()> {
+        let mut cursor = None;
+        loop {
+            let found = page(self.from, &[JobStatus::Failed], cursor).await?;
+            let letters = found.items.into_iter().filter_map(|item| match item {
+                Sighting::Dead(letter) => Some(letter),
+                _ => None,
+            });
+            self.carry_letters(letters.collect()).await?;
+            cursor = found.next;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn carry_letters(&mut self, letters: Vec<DeadLetter>) -> Result<()> {
+        let failed = storage("cannot read what is left of dead jobs");
+        let (now, source) = (self.now().await?, self.from.storage());
+        let mut moving = Vec::with_capacity(letters.len());
+        for letter in letters {
+            let id = letter.address.id.clone();
+            if lives(&**source, &id).await? {
+                // It was retried, and who did it died before the letter was removed.
+                source.remove_dead_letter(&id).await.map_err(&failed)?;
+                continue;
+            }
+            let result = source.get_result(&id).await.map_err(&failed)?;
+            let record = result.as_ref().and_then(|result| readdressed(result, now)).map(|(_, record)| record);
+            let address = letter.address.clone();
+            moving.push((Remains { address, result: record, dead_letter: Some(letter) }, result));
+        }
+        let outcomes =
+            self.to.storage().store_remains(moving.iter().map(|(remains, _)| remains.clone()).collect()).await;
+        crash_point("migration.remains");
+        for ((remains, result), outcome) in moving.into_iter().zip(outcomes) {
+            let id = &remains.address.id;
+            if !self.is_stored(LeftWhat::DeadLetter, id, outcome.map(drop))? {
+                continue;
+            }
+            let failed = storage("cannot remove a dead letter from the source");
+            if let (Some(result), Some(_)) = (result, &remains.result) {
+                source.remove_result(id, result.revision).await.map_err(&failed)?;
+            }
+            source.remove_dead_letter(id).await.map_err(&failed)?;
+            self.report.dead += 1;
+        }
+        self.tell();
+        Ok(())
+    }
+
+    pub(super) async fn carry_all_results(&mut self) -> Result<()> {
+        let mut cursor = None;
+        loop {
+            let found = page(self.from, &RESULTS, cursor).await?;
+            let mut results = Vec::with_capacity(found.items.len());
+            for item in found.items {
+                let Sighting::Ended(result) = item else { continue };
+                if !self.asks_for_a_letter(&result).await? {
+                    results.push(result);
+                }
+            }
+            self.carry_results(results).await?;
+            cursor = found.next;
+            if cursor.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether a failed job still lies in its queue: who ended it died before the dead letter was written. The letter is
+    /// made when the job is claimed, of its result, and both are moved then.
+    async fn asks_for_a_letter(&self, result: &StoredResult) -> Result<bool> {
+        if JobResult::decode(&result.body).is_ok_and(|ended| ended.status != JobStatus::Failed) {
+            return Ok(false);
+        }
+        let seen = match self.from.storage().get_job(&result.id).await {
+            Ok(seen) => seen,
+            Err(error) if error.kind() == StorageErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(storage("cannot look at a job that failed")(error)),
+        };
+        let ended_by = |seen: &Sighting| match seen {
+            Sighting::Queued { address, body, .. } => {
+                wire::decode(body, address).map_or(0, |job| job.generation) < result.revision
+            }
+            _ => false,
+        };
+        Ok(seen.iter().any(ended_by))
+    }
+
+    pub(super) async fn carry_results(&mut self, results: Vec<StoredResult>) -> Result<()> {
+        let now = self.now().await?;
+        let (mut moving, mut remains) = (Vec::with_capacity(results.len()), Vec::with_capacity(results.len()));
+        for result in results {
+            match readdressed(&result, now) {
+                Some((address, record)) => {
+                    remains.push(Remains { address, result: Some(record), dead_letter: None });
+                    moving.push(result);
+                }
+                None => self.left(LeftWhat::Result, &result.id, "it cannot be read")?,
+            }
+        }
+        let outcomes = self.to.storage().store_remains(remains).await;
+        crash_point("migration.results");
+        let mut stored = Vec::with_capacity(moving.len());
+        for (result, outcome) in moving.into_iter().zip(outcomes) {
+            if self.is_stored(LeftWhat::Result, &result.id, outcome.map(drop))? {
+                stored.push(result);
+            }
+        }
+        let remove = |n: usize| self.from.storage().remove_result(&stored[n].id, stored[n].revision);
+        let removed: Vec<_> = stream::iter(0..stored.len()).map(remove).buffered(CONCURRENT).collect().await;
+        for removed in removed {
+            removed.map_err(storage("cannot remove a result from the source"))?;
+        }
+        self.report.results += stored.len() as u64;
+        self.tell();
+        Ok(())
+    }
+
+    /// Whether the destination has it now; what it refuses is left.
+    fn is_stored(&mut self, what: LeftWhat, id: impl ToString, outcome: Result<(), StorageError>) -> Result<bool> {
+        match outcome {
+            Ok(()) => Ok(true),
+            Err(error) if is_refusal(&error) => self.left(what, id, error.to_string()).map(|()| false),
+            Err(error) => Err(storage("cannot store what is left of jobs at the destination")(error)),
+        }
+    }
+}
