@@ -30,6 +30,7 @@ fn noop() -> NewJob {
     NewJob::new("naq.noop", json!({}))
 }
 
+#[expect(clippy::print_stdout, reason = "a ratio that was measured is worth seeing")]
 async fn ten_thousand_calls_keep_pace(backend: Backend) -> Result<()> {
     let _alone = gate::heavy().await;
     // On SQLite each call waits for a flush of the disk, which takes far longer than everything else.
@@ -74,6 +75,7 @@ async fn a_process_that_never_disconnects_ends(backend: Backend) -> Result<()> {
 }
 
 /// The user's program; as a test of its own it has nothing to do.
+#[expect(clippy::disallowed_methods, reason = "how the test tells its child what to do")]
 #[test]
 fn in_a_child_process() -> Result<()> {
     let Ok(url) = env::var(CHILD) else { return Ok(()) };

@@ -75,7 +75,8 @@ mod tests {
     async fn a_panic_of_blocking_work_reaches_the_caller() {
         let caller = std::thread::current().id();
         assert_ne!(run_in_thread(|| std::thread::current().id()).await, caller);
-        let work = tokio::spawn(run_in_thread(|| panic!("of the work")));
-        assert!(work.await.unwrap_err().is_panic());
+        let mut work = tokio::task::JoinSet::new();
+        work.spawn(run_in_thread(|| panic!("of the work")));
+        assert!(work.join_next().await.unwrap().unwrap_err().is_panic());
     }
 }

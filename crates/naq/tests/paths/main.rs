@@ -39,18 +39,21 @@ macro_rules! same {
 }
 use same;
 
+/// Paths and their homes.
+type Lines = BTreeSet<(String, String)>;
+
 /// What the facade re-exports by name, as `naq::path = home`, and by `*`, as `naq::module::* = home::*`.
 #[derive(Default)]
 struct Facade {
-    named: BTreeSet<(String, String)>,
-    globs: BTreeSet<(String, String)>,
+    named: Lines,
+    globs: Lines,
 }
 
 impl Facade {
     fn read(&mut self, file: &str, module: &str) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(file);
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        self.items(&syn::parse_file(&text).unwrap().items, module);
+        self.items(&syn::parse_file(&text).expect("the crate compiles").items, module);
     }
 
     fn items(&mut self, items: &[Item], module: &str) {
@@ -98,7 +101,7 @@ impl Facade {
     }
 
     /// Follows homes within the facade to the crate that the item comes from.
-    fn resolved(self) -> (BTreeSet<(String, String)>, BTreeSet<(String, String)>) {
+    fn resolved(self) -> (Lines, Lines) {
         let home_of = |path: &str| {
             let found = self.named.iter().find(|(known, _)| known == path);
             found.map_or_else(|| panic!("{path} is not re-exported by name"), |(_, home)| home.clone())
@@ -112,7 +115,7 @@ impl Facade {
 }
 
 /// A path as the table writes it: `stringify!` may put spaces.
-fn listed(lines: &[(&str, &str)]) -> BTreeSet<(String, String)> {
+fn listed(lines: &[(&str, &str)]) -> Lines {
     let clean = |text: &str| text.split_whitespace().collect::<String>();
     lines.iter().map(|(path, home)| (clean(path), clean(home))).collect()
 }
