@@ -131,28 +131,6 @@ impl Migration {
         Self { from, to }
     }
 
-    /// What there is to be moved. Claimed jobs count as pending.
-    ///
-    /// # Errors
-    /// If the source fails.
-    pub async fn count(&self) -> Result<MigrationReport> {
-        let mut report = MigrationReport { remaining: remaining(&self.from).await?, ..MigrationReport::default() };
-        let failed = storage("cannot look at the source");
-        let source = self.from.storage();
-        for stats in source.queue_stats(None).await.map_err(&failed)? {
-            report.pending += stats.pending.iter().sum::<u64>() + stats.running;
-            report.scheduled += stats.scheduled;
-            report.retry += stats.retry;
-            report.waiting += stats.waiting;
-            report.dead += stats.failed;
-        }
-        report.results = ended::count(&self.from).await?;
-        report.schedules = source.kv_list(Bucket::Schedules, "").await.map_err(&failed)?.len() as u64;
-        let flags = source.kv_list(Bucket::Control, crate::jobs::PAUSE_PREFIX).await.map_err(&failed)?;
-        report.paused_queues = flags.len() as u64;
-        Ok(report)
-    }
-
     /// Moves everything. Nobody else may lead the source's scheduler meanwhile (`naq_worker::LockHold`), and no worker
     /// may serve the source; producers should write to the destination already.
     ///
@@ -190,6 +168,28 @@ impl Migration {
         journal.close(from, to).await?;
         Ok(report)
     }
+}
+
+/// What there is to be moved. Claimed jobs count as pending.
+///
+/// # Errors
+/// If the source fails.
+pub async fn count(from: &JobService) -> Result<MigrationReport> {
+    let mut report = MigrationReport { remaining: remaining(from).await?, ..MigrationReport::default() };
+    let failed = storage("cannot look at the source");
+    let source = from.storage();
+    for stats in source.queue_stats(None).await.map_err(&failed)? {
+        report.pending += stats.pending.iter().sum::<u64>() + stats.running;
+        report.scheduled += stats.scheduled;
+        report.retry += stats.retry;
+        report.waiting += stats.waiting;
+        report.dead += stats.failed;
+    }
+    report.results = ended::count(from).await?;
+    report.schedules = source.kv_list(Bucket::Schedules, "").await.map_err(&failed)?.len() as u64;
+    let flags = source.kv_list(Bucket::Control, crate::jobs::PAUSE_PREFIX).await.map_err(&failed)?;
+    report.paused_queues = flags.len() as u64;
+    Ok(report)
 }
 
 /// A migration under way.

@@ -251,6 +251,8 @@ async fn what_must_not_begin_is_refused() -> Result<()> {
         anyhow::Ok((finished.code(), finished.stdout))
     };
     let missing = format!("{}-missing", from.url);
+    let counted = from.json(&["system", "migrate", "--from", &from.url, "--to", &missing, "--dry-run"]).await?;
+    ensure!(counted["pending"] == 1 && counted["scheduled"] == 1, "{counted}");
     let exits = [
         (refused(&from, &from.url, &from.url, &[]).await?, 2),
         (refused(&from, "sqlit://x", &to.url, &[]).await?, 2),

@@ -13,7 +13,7 @@ use naq_config::{NaqConfig, StoreUrl};
 use naq_models::{JobId, Timestamp};
 use naq_services::{
     JobService, JobSettings, ServiceManager, StorageError, StorageErrorKind,
-    migration::{Migration, MigrationReport},
+    migration::{self, Migration, MigrationReport},
 };
 use naq_worker::{Leader, LockHold, SchedulerOptions};
 use serde::Serialize;
@@ -75,11 +75,15 @@ async fn between(
     destination: &ServiceManager,
     dry_run: bool,
 ) -> Result<(), CliError> {
-    let (from, to) = (jobs_of(source).await?, jobs_of(destination).await?);
-    let (from_location, to_location) = (from.storage().info().location, to.storage().info().location);
-    let migration = Migration::new(from.clone(), to);
-    let report = if dry_run { migration.count().await? } else { undisturbed(session, &from, &migration).await? };
-    let summary = Summary { from: from_location, to: to_location, dry_run, report: &report };
+    let from = jobs_of(source).await?;
+    let report = if dry_run {
+        // The destination is not even opened: it would be made.
+        migration::count(&from).await?
+    } else {
+        undisturbed(session, &from, &Migration::new(from.clone(), jobs_of(destination).await?)).await?
+    };
+    let [from, to] = [source, destination].map(|services| services.store().url.to_string());
+    let summary = Summary { from, to, dry_run, report: &report };
     print(session.output(), &summary)?;
     if dry_run || (report.left.is_empty() && report.remaining == 0) {
         return Ok(());

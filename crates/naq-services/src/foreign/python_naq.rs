@@ -5,7 +5,7 @@
 //!
 //! Not here: reading and removing (`streams`). Pickled and MessagePack payloads are not read at all.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use naq_models::{RawJson, RetryStrategy, Schedule, Timestamp};
@@ -78,9 +78,18 @@ impl<T> From<OneOrMany<T>> for Vec<T> {
     }
 }
 
-/// A job of the stream of jobs.
-pub(super) fn queued(payload: &[u8], kinds: &Kinds) -> Result<Incoming, Left> {
-    Ok(Incoming::Job(Box::new(job(read_payload(payload)?, kinds)?)))
+/// A job of the stream of jobs. It does not wait for jobs that have `completed` there: their results stay there.
+pub(super) fn queued(payload: &[u8], kinds: &Kinds, completed: &BTreeSet<String>) -> Result<Incoming, Left> {
+    let mut payload = read_payload(payload)?;
+    let depends_on = payload.depends_on.take().map(Vec::from).unwrap_or_default();
+    let open = depends_on.into_iter().filter(|id| !completed.contains(id)).collect();
+    payload.depends_on = Some(OneOrMany::Many(open));
+    Ok(Incoming::Job(Box::new(job(payload, kinds)?)))
+}
+
+/// The jobs that a job of the stream waits for, as NAQ names them.
+pub(super) fn dependencies(payload: &[u8]) -> Vec<String> {
+    read_payload(payload).ok().and_then(|payload| payload.depends_on).map(Vec::from).unwrap_or_default()
 }
 
 /// A record of the bucket of scheduled jobs, at `now`.

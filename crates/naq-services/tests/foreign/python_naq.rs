@@ -45,6 +45,9 @@ async def main(url, what):
         await publish(job("refused", queue_name="with space"))
         for number in range(200):
             await publish(job(f"many-{number}"))
+        await publish(job("ready", depends_on=["ended"]))
+        status = await js.create_key_value(bucket="naq_job_status", ttl=86400)
+        await status.put("ended", b"completed")
         later, before = time.time() + 3600, time.time() - 3600
         await kv.put("delayed", record("delayed", later))
         await kv.put("overdue", record("overdue", before))
@@ -118,7 +121,7 @@ async fn what_can_be_read_comes_over_and_the_rest_stays_as_it_was() {
         let report = bring_over(ForeignSystem::NaqPython, &server.url(), &to).await;
 
         assert_eq!(foreseen, report);
-        assert_eq!((report.pending, report.scheduled, report.waiting), (2 + 200 + 1, 1, 1), "{report:?}");
+        assert_eq!((report.pending, report.scheduled, report.waiting), (2 + 200 + 2, 1, 1), "{report:?}");
         assert_eq!((report.recurring, report.failed, report.already_here), (3, 1, 0), "{report:?}");
         let expected = [
             (LeftReason::ArgsNotKept, 1),
@@ -132,6 +135,7 @@ async fn what_can_be_read_comes_over_and_the_rest_stays_as_it_was() {
             ("many-199", JobStatus::Pending),
             ("overdue", JobStatus::Pending),
             ("waits", JobStatus::Waiting),
+            ("ready", JobStatus::Pending),
             ("delayed", JobStatus::Scheduled),
             ("broken", JobStatus::Failed),
         ] {
@@ -154,7 +158,7 @@ async fn what_can_be_read_comes_over_and_the_rest_stays_as_it_was() {
         is_left("naq_jobs", &[3, 4, 6]);
         is_left("KV_naq_scheduled_jobs", &[8]);
         is_left("naq_failed_jobs", &[2]);
-        assert_eq!(after.as_object().unwrap().len(), 3, "nothing of naq's own was made there");
+        assert_eq!(after.as_object().unwrap().len(), 4, "nothing of naq's own was made there");
 
         let again = bring_over(ForeignSystem::NaqPython, &server.url(), &to).await;
         assert_eq!(left(&again), expected, "they are found again");
@@ -222,7 +226,7 @@ async fn on_one_server_naq_needs_another_prefix() {
         ForeignStore::check_destination(&url, &config).await.unwrap();
         let to = services(&server.url(), &config).await;
         let report = bring_over(ForeignSystem::NaqPython, &server.url(), &to).await;
-        assert_eq!((report.pending, report.recurring, report.failed), (203, 3, 1));
+        assert_eq!((report.pending, report.recurring, report.failed), (204, 3, 1));
         assert_eq!(status(&to, "plain").await.status, JobStatus::Pending);
         assert_eq!(status(&to, "broken").await.status, JobStatus::Failed);
         schedules_are_here(&to).await;

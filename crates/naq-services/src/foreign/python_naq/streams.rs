@@ -4,6 +4,8 @@
 //! have the names of naq's, and are set up otherwise. A message is removed by its sequence, a record of the bucket by a
 //! purge on its revision, as NAQ itself does it; nothing else is changed.
 
+use std::collections::BTreeSet;
+
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use naq_models::Timestamp;
@@ -11,9 +13,9 @@ use naq_models::Timestamp;
 use crate::{
     connection::{ConnectionOptions, ConnectionService, Outgoing},
     foreign::{
-        Item, Source,
-        mapping::Kinds,
-        python_naq::{failed, queued, scheduled},
+        Item, Left, Source,
+        mapping::{self, Incoming, Kinds},
+        python_naq::{dependencies, failed, queued, scheduled},
     },
     storage::{StorageError, StorageErrorKind},
     streams::{EXPECTED_LAST_SUBJECT_SEQUENCE, PublishFailure, StoredMessage, StreamService},
@@ -29,6 +31,10 @@ const SCHEDULED: &str = "KV_naq_scheduled_jobs";
 const FAILED: &str = "naq_failed_jobs";
 /// What is read, in this order: a job that NAQ's scheduler enqueues meanwhile is still found.
 const STREAMS: [(&str, Holds); 3] = [(SCHEDULED, Holds::Scheduled), (JOBS, Holds::Jobs), (FAILED, Holds::Failed)];
+/// The bucket that says how jobs stand, each a word under the job's id, for a day.
+const STATUS: (&str, &str) = ("KV_naq_job_status", "$KV.naq_job_status");
+/// The word for one that has ended well.
+const COMPLETED: &[u8] = b"completed";
 /// What marks a removed key.
 const KV_OPERATION: &str = "KV-Operation";
 
@@ -110,6 +116,23 @@ impl Streams {
         Ok(messages)
     }
 
+    /// Of the jobs that these wait for, those that NAQ says have completed.
+    async fn completed(&self, messages: &[StoredMessage]) -> Result<BTreeSet<String>, StorageError> {
+        let ids = messages.iter().flat_map(|message| dependencies(&message.payload));
+        // Others would be patterns of subjects, or none.
+        let ids: BTreeSet<String> = ids.filter(|id| !id.is_empty() && mapping::id_text(id) == *id).collect();
+        let (stream, subjects) = STATUS;
+        let what = ids.iter().map(|id| (stream.to_owned(), format!("{subjects}.{id}"))).collect();
+        let mut completed = BTreeSet::new();
+        for (id, found) in ids.iter().zip(self.streams.last_messages(what).await) {
+            let found = found.map_err(|failure| self.streams.error("read NAQ", failure))?;
+            if found.is_some_and(|message| message.payload == COMPLETED) {
+                completed.insert(id.clone());
+            }
+        }
+        Ok(completed)
+    }
+
     async fn purge_key(&self, place: &Place) -> Result<bool, StorageError> {
         let mut headers = HeaderMap::new();
         headers.insert(KV_OPERATION, "PURGE");
@@ -130,13 +153,19 @@ impl Source for Streams {
     async fn page(&mut self, kinds: &Kinds, now: Timestamp) -> Result<Vec<Item<Place>>, StorageError> {
         while let Some((stream, holds)) = self.open.last().copied() {
             let messages = self.messages(stream).await?;
+            let completed = if holds == Holds::Jobs { self.completed(&messages).await? } else { BTreeSet::new() };
             if messages.is_empty() {
                 self.open.pop();
                 (self.from, self.until) = (1, None);
                 continue;
             }
+            let read = |message: &StoredMessage| match holds {
+                Holds::Jobs => queued(&message.payload, kinds, &completed),
+                Holds::Scheduled => scheduled(&message.payload, kinds, now),
+                Holds::Failed => failed(&message.payload, kinds, message.time),
+            };
             let live = messages.into_iter().filter(|message| message.headers.get(KV_OPERATION).is_none());
-            let items: Vec<_> = live.map(|message| item((stream, holds), message, kinds, now)).collect();
+            let items: Vec<_> = live.map(|message| item(stream, holds, read(&message), message)).collect();
             // An empty page would be the end.
             if !items.is_empty() {
                 return Ok(items);
@@ -161,12 +190,7 @@ impl Source for Streams {
     }
 }
 
-fn item(of: (&'static str, Holds), message: StoredMessage, kinds: &Kinds, now: Timestamp) -> Item<Place> {
-    let ((stream, holds), StoredMessage { subject, sequence, time, payload, .. }) = (of, message);
-    let read = match holds {
-        Holds::Jobs => queued(&payload, kinds),
-        Holds::Scheduled => scheduled(&payload, kinds, now),
-        Holds::Failed => failed(&payload, kinds, time),
-    };
+fn item(stream: &'static str, holds: Holds, read: Result<Incoming, Left>, message: StoredMessage) -> Item<Place> {
+    let StoredMessage { subject, sequence, .. } = message;
     Item { label: format!("{stream} {sequence}"), place: Place { stream, holds, subject, sequence }, read }
 }

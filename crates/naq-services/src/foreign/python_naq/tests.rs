@@ -50,7 +50,7 @@ fn secs(seconds: u64) -> Duration {
 #[test]
 fn a_job_keeps_what_it_is() {
     for payload in [sample!("job.json"), sample!("wrapped_sha256.json"), sample!("wrapped_sha512.json")] {
-        let job = job_of(queued(payload, &Kinds::new()));
+        let job = job_of(queued(payload, &Kinds::new(), &BTreeSet::new()));
         assert_eq!((job.id.as_str(), job.queue.as_str()), ("4f1c9a3be25b4b0c8f6f5d1a2b3c4d5e", "mail"));
         assert_eq!((job.kind.as_str(), job.args.get()), ("mails:send_mail", r#"["a@b.c", 1.1]"#));
         assert_eq!((job.retry.max_retries, job.retry.strategy), (2, RetryStrategy::Fixed), "their linear is constant");
@@ -65,7 +65,7 @@ fn a_job_keeps_what_it_is() {
 #[test]
 fn every_option_is_mapped() {
     let kinds = Kinds::from([("mails:Sender.send".to_owned(), "send_mail".to_owned())]);
-    let job = job_of(queued(sample!("every_option.json"), &kinds));
+    let job = job_of(queued(sample!("every_option.json"), &kinds, &BTreeSet::new()));
     assert_eq!((job.id.as_str(), job.kind.as_str()), ("full_2e1", "send_mail"), "ids of naq have no dots");
     assert_eq!(job.queue.as_str(), "standard");
     assert_eq!(job.args.get(), r#"{"to": "\u00fc", "n": 12345678901234567890}"#, "no number is changed");
@@ -76,11 +76,16 @@ fn every_option_is_mapped() {
     assert_eq!((job.result_ttl, job.timeout), (secs(60), Duration::from_millis(30_500)));
     let depends_on: Vec<_> = job.depends_on.iter().map(JobId::as_str).collect();
     assert_eq!(depends_on, ["4f1c9a3be25b4b0c8f6f5d1a2b3c4d5e", "x_2ey"], "as their own ids would be");
+
+    assert_eq!(dependencies(sample!("every_option.json")), ["4f1c9a3be25b4b0c8f6f5d1a2b3c4d5e", "x.y"]);
+    let completed = BTreeSet::from(["4f1c9a3be25b4b0c8f6f5d1a2b3c4d5e".to_owned(), "other".to_owned()]);
+    let job = job_of(queued(sample!("every_option.json"), &kinds, &completed));
+    assert_eq!(job.depends_on, [JobId::new("x_2ey").unwrap()], "nobody here knows of one that has completed there");
 }
 
 #[test]
 fn what_is_not_mapped_without_loss_is_left() {
-    let queued = |payload: &[u8]| reason(queued(payload, &Kinds::new()));
+    let queued = |payload: &[u8]| reason(queued(payload, &Kinds::new(), &BTreeSet::new()));
     let table: [(&[u8], LeftReason); 9] = [
         (sample!("job.pickle"), LeftReason::NotJson),
         (b"\x8a\xa6job_id\xa1x", LeftReason::NotJson),
