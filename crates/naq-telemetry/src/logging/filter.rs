@@ -3,7 +3,7 @@
 //! Invariant: spans of jobs always pass, or a warning would lose its job when the level is `warn`. A filter that cannot be
 //! used replaces none.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use naq_config::LogFilter;
 use tracing::{Metadata, Subscriber};
@@ -15,6 +15,9 @@ use tracing_subscriber::{
 };
 
 use super::{JOB_SPAN, LogError, LogLayer, TASK_SPAN, is_naq};
+
+/// Libraries below naq that tell of every message or request at `debug`.
+const LIBRARIES: [&str; 5] = ["async_nats", "h2", "hyper_util", "reqwest", "rustls"];
 
 /// The filter of a layer, whatever its subscriber is.
 pub(super) struct Filter(Box<dyn Fn(EnvFilter) -> Result<(), LogError> + Send + Sync>);
@@ -50,5 +53,31 @@ where
 
 fn parse(level: &LogFilter) -> Result<EnvFilter, LogError> {
     let level = level.as_str();
-    EnvFilter::builder().parse(level).map_err(|source| LogError::Filter { level: level.to_owned(), source })
+    let filter = EnvFilter::builder().parse(with_libraries(level).as_ref());
+    filter.map_err(|source| LogError::Filter { level: level.to_owned(), source })
+}
+
+/// Who asks for `debug`, and no more, is not asking for a line of each message that a client receives.
+fn with_libraries(level: &str) -> Cow<'_, str> {
+    match level {
+        "debug" | "trace" => {
+            let libraries: String = LIBRARIES.iter().map(|name| format!(",{name}=info")).collect();
+            Cow::from(format!("{level}{libraries}"))
+        }
+        _ => Cow::from(level),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_level_leaves_libraries_at_info() {
+        assert!(with_libraries("debug").starts_with("debug,async_nats=info,"));
+        for said in ["info", "debug,async_nats=trace", "my_app=debug"] {
+            assert_eq!(with_libraries(said), said, "who says more means it");
+        }
+        parse(&"trace".parse().unwrap()).unwrap();
+    }
 }
