@@ -133,6 +133,9 @@ async fn tasks_of_omniq_run_here() -> Result<()> {
     let tasks = format!("sqlite:{}", site.path("tasks").display());
     let migrate =
         ["system", "migrate", "--from-system", "omniq", "--from", &tasks, "--to", &site.url, "--output", "json"];
+    let foreseen = site.naq()?.run(&[&migrate[..], &["--dry-run"]].concat(), WORKER_LIMIT).await?;
+    assert_eq!((foreseen.code(), &foreseen.json()?["pending"]), (Some(0), &json!(1)), "{foreseen:?}");
+    assert!(!site.path("jobs.db").exists(), "to look makes nothing");
     let moved =
         site.naq()?.run(&[&migrate[..], &["--kind", "mails.send_mail=naq.echo"]].concat(), WORKER_LIMIT).await?;
     assert_eq!((moved.code(), &moved.json()?["pending"]), (Some(0), &json!(1)), "{moved:?}");
