@@ -17,7 +17,7 @@ use naq_models::Timestamp;
 use crate::open::connection_options;
 #[cfg(not(all(feature = "nats", feature = "sqlite")))]
 use crate::open::not_built;
-use crate::{CallError, SchedulerService, StorageError, StorageErrorKind};
+use crate::{CallError, SchedulerService, StorageError, StorageErrorKind, storage::crash::crash_point};
 
 mod arrival;
 #[cfg(feature = "nats")]
@@ -247,10 +247,12 @@ async fn bring_over<S: Source>(
         }
         stored.take(to, page, now).await;
         let Stored { places, failure, .. } = stored;
+        crash_point("foreign.stored");
         let (labels, places): (Vec<String>, Vec<S::Place>) = places.into_iter().unzip();
         let removed = source.remove(places).await.map_err(|source| {
             ForeignError::source_failed("cannot remove what was stored from the other system's store", source)
         })?;
+        crash_point("foreign.removed");
         for (label, _) in labels.into_iter().zip(removed).filter(|(_, removed)| !removed) {
             report.leave(label, Left::new(LeftReason::ChangedMeanwhile, "it is here too"));
         }

@@ -212,18 +212,19 @@ impl Run<'_> {
         self.from.storage().now().await.map_err(storage("cannot ask the source for its time"))
     }
 
-    /// Notes what stays at the source.
+    /// Notes what stays at the source, once.
     fn left(&mut self, what: LeftWhat, id: impl ToString, reason: impl Into<String>) -> Result<()> {
-        self.report.left.push(Left { what, id: id.to_string(), reason: reason.into() });
-        if self.report.left.len() <= LEFT_MAX {
+        let left = Left { what, id: id.to_string(), reason: reason.into() };
+        if self.report.left.iter().any(|known| known.what == what && known.id == left.id) {
             return Ok(());
         }
-        let message = format!("more than {LEFT_MAX} things cannot be moved; the last: {}", self.last_reason());
-        Err(MigrationError::new(MigrationErrorKind::TooManyLeft, message))
-    }
-
-    fn last_reason(&self) -> &str {
-        self.report.left.last().map_or("", |left| left.reason.as_str())
+        if self.report.left.len() == LEFT_MAX {
+            let message =
+                format!("more than {LEFT_MAX} things cannot be moved; the last, {}: {}", left.id, left.reason);
+            return Err(MigrationError::new(MigrationErrorKind::TooManyLeft, message));
+        }
+        self.report.left.push(left);
+        Ok(())
     }
 
     /// Leaves a job where it is.

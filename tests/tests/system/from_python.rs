@@ -3,15 +3,16 @@
 //! What each record becomes is tested in naq-services (`tests/foreign`); here is the command.
 
 use anyhow::Result;
-use naq_tests::ServerVersion;
+use naq_tests::{NaqBinary, ServerVersion};
 use serde_json::json;
 
 use crate::{
     python,
+    run_log::RunLog,
     site::{Backend, Site, WORKER_LIMIT, on_every_server},
 };
 
-on_every_server!(jobs_of_the_python_naq_run_here);
+on_every_server!(jobs_of_the_python_naq_run_here, each_runs_once_though_the_command_is_killed_after_each_write);
 
 const QUEUED: &str = r#"
 import asyncio, json, pickle, sys
@@ -58,6 +59,63 @@ async fn jobs_of_the_python_naq_run_here(version: ServerVersion) -> Result<()> {
     Ok(())
 }
 
+const COUNTED: &str = r#"
+import asyncio, json, pickle, sys, time
+import nats
+from nats.js.api import RetentionPolicy, StorageType
+
+async def main(url, log):
+    client = await nats.connect(url)
+    js = client.jetstream()
+    await js.add_stream(name="naq_jobs", subjects=["naq.queue.*"], storage=StorageType.FILE, retention=RetentionPolicy.WORK_QUEUE)
+    kv = await js.create_key_value(bucket="naq_scheduled_jobs")
+    job = lambda id: json.dumps({"job_id": id, "function": "t.count", "args": [], "kwargs": {"file": log}, "queue_name": "default"}).encode()
+    for number in range(5):
+        await js.publish("naq.queue.default", job(f"job-{number}"))
+    await kv.put("beat", pickle.dumps({"job_id": "beat", "status": "active", "cron": None, "interval_seconds": 86400.0, "repeat": None,
+        "next_run_utc": time.time() - 60, "_orig_job_payload": job("beat")}, protocol=5))
+    await client.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"#;
+
+async fn each_runs_once_though_the_command_is_killed_after_each_write(version: ServerVersion) -> Result<()> {
+    let (server, site) = (Site::start(Backend::Nats(version)).await?, Site::start(Backend::Sqlite).await?);
+    let log = RunLog::at(site.path("runs"));
+    python::run_with_modules(site.dir(), COUNTED, &[&server.url, &log.path().to_string_lossy()]).await?;
+    let command = [
+        "system",
+        "migrate",
+        "--from-system",
+        "naq-python",
+        "--from",
+        &server.url,
+        "--to",
+        &site.url,
+        "--output",
+        "json",
+    ];
+    let migrate = async |binary: NaqBinary| binary.run(&command, WORKER_LIMIT).await;
+    // The record of the recurring job comes first, in a page of its own.
+    for point in ["foreign.overdue", "foreign.stored", "foreign.removed", "foreign.stored"] {
+        let killed = migrate(site.test_worker().env("NAQ_TEST_CRASH", format!("{point}:1"))).await?;
+        assert_eq!(killed.code(), None, "nothing died at {point}: {killed:?}");
+        // What is here runs before the command is called again.
+        site.burst(&[], WORKER_LIMIT).await?;
+    }
+    let last = migrate(site.test_worker()).await?;
+    assert_eq!((last.code(), &last.json()?["already_here"]), (Some(0), &json!(5)), "{last:?}");
+    site.burst(&[], WORKER_LIMIT).await?;
+    let runs = log.counts("end")?;
+    assert!(runs.len() == 6 && runs.values().all(|count| *count == 1), "{runs:?}");
+    assert!(runs.keys().any(|id| id.starts_with("beat_")), "the run that was overdue: {runs:?}");
+    let beat = site.json(&["scheduler", "show", "beat"]).await?;
+    assert_eq!(beat["status"], "active", "{beat}");
+    let nothing = migrate(site.test_worker()).await?;
+    assert_eq!((nothing.code(), &nothing.json()?["already_here"]), (Some(0), &json!(0)), "{nothing:?}");
+    Ok(())
+}
+
 const TASKS: &str = r#"
 import json, os, sys
 os.makedirs("tasks/queue")
@@ -75,6 +133,9 @@ async fn tasks_of_omniq_run_here() -> Result<()> {
     let tasks = format!("sqlite:{}", site.path("tasks").display());
     let migrate =
         ["system", "migrate", "--from-system", "omniq", "--from", &tasks, "--to", &site.url, "--output", "json"];
+    let foreseen = site.naq()?.run(&[&migrate[..], &["--dry-run"]].concat(), WORKER_LIMIT).await?;
+    assert_eq!((foreseen.code(), &foreseen.json()?["pending"]), (Some(0), &json!(1)), "{foreseen:?}");
+    assert!(!site.path("jobs.db").exists(), "to look makes nothing");
     let moved =
         site.naq()?.run(&[&migrate[..], &["--kind", "mails.send_mail=naq.echo"]].concat(), WORKER_LIMIT).await?;
     assert_eq!((moved.code(), &moved.json()?["pending"]), (Some(0), &json!(1)), "{moved:?}");

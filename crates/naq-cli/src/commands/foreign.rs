@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use naq_config::StoreUrl;
 use naq_services::{
     ServiceManager,
     foreign::{ForeignOptions, ForeignReport, ForeignStore, ForeignSystem},
@@ -34,7 +35,10 @@ pub(crate) async fn run(session: &Session, args: &MigrateArgs, system: ForeignSy
     }
     ForeignStore::check_destination(&args.to, &config).await?;
     let mut source = ForeignStore::open(system, &args.from, &config).await?;
-    let destination = ServiceManager::new(Arc::new(config), args.to.clone());
+    // A dry run needs the settings only, and is not to make anything at the destination.
+    let in_memory = args.dry_run && cfg!(feature = "sqlite");
+    let to = if in_memory { StoreUrl::Memory { name: "dry-run".to_owned() } } else { args.to.clone() };
+    let destination = ServiceManager::new(Arc::new(config), to);
     let outcome = bring_over(&mut source, &destination, args).await;
     destination.close().await;
     source.close().await;

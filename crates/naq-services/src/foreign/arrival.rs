@@ -12,7 +12,7 @@ use super::{
 use crate::{
     CallError, JobService, JobServiceError, JobServiceErrorKind, NewJob, SchedulerService, SchedulerServiceError,
     SchedulerServiceErrorKind, StorageErrorKind,
-    storage::{DeadLetter, Enqueued, Entry, Remains, ResultRecord},
+    storage::{DeadLetter, Enqueued, Entry, Remains, ResultRecord, crash::crash_point},
 };
 
 /// What became of a page.
@@ -162,6 +162,7 @@ async fn define(to: &SchedulerService, recurring: Recurring) -> Result<Became, T
         if receipt.duplicate {
             same_or_taken(to.jobs(), &receipt.job_id, &kind).await?;
         }
+        crash_point("foreign.overdue");
     }
     let Some(definition) = definition else { return Ok(Became::Schedule) };
     let (is_new, record) = to.introduce(&id, definition, paused).await?;

@@ -117,7 +117,7 @@ impl Run<'_> {
             let mut results = Vec::with_capacity(found.items.len());
             for item in found.items {
                 let Sighting::Ended(result) = item else { continue };
-                if !self.asks_for_a_letter(&result).await? {
+                if !self.belongs_to_a_letter(&result).await? {
                     results.push(result);
                 }
             }
@@ -129,9 +129,9 @@ impl Run<'_> {
         }
     }
 
-    /// Whether a failed job still lies in its queue: who ended it died before the dead letter was written. The letter is
-    /// made when the job is claimed, of its result, and both are moved then.
-    async fn asks_for_a_letter(&self, result: &StoredResult) -> Result<bool> {
+    /// Whether a result has to go with a dead letter: one that is left, or one that nobody has written yet. That of a failed
+    /// job which still lies in its queue is made when the job is claimed, of this result.
+    async fn belongs_to_a_letter(&self, result: &StoredResult) -> Result<bool> {
         if JobResult::decode(&result.body).is_ok_and(|ended| ended.status != JobStatus::Failed) {
             return Ok(false);
         }
@@ -140,13 +140,14 @@ impl Run<'_> {
             Err(error) if error.kind() == StorageErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(storage("cannot look at a job that failed")(error)),
         };
-        let ended_by = |seen: &Sighting| match seen {
+        let is_bound = |seen: &Sighting| match seen {
+            Sighting::Dead(_) => true,
             Sighting::Queued { address, body, .. } => {
                 wire::decode(body, address).map_or(0, |job| job.generation) < result.revision
             }
             _ => false,
         };
-        Ok(seen.iter().any(ended_by))
+        Ok(seen.iter().any(is_bound))
     }
 
     pub(super) async fn carry_results(&mut self, results: Vec<StoredResult>) -> Result<()> {

@@ -233,6 +233,9 @@ pub(crate) async fn what_cannot_move_is_left(stage: &Stage) {
     config.serialization.max_payload.0 = 128 * 1024;
     let to = JobService::new(open_storage(&url, &config).await.unwrap(), JobSettings::from(&config));
     let large = |name: &str| NewJob::new("k", json!({"x": "x".repeat(200_000)})).job_id(name);
+    from.enqueue(large("large-dead")).await.unwrap();
+    let claimed = claim_one(&from).await;
+    finish(&from, claimed, Err(failure())).await;
     from.enqueue(large("large")).await.unwrap();
     from.enqueue(large("large-later").delay(secs(60))).await.unwrap();
     from.enqueue(job("waits").depends_on(["large"])).await.unwrap();
@@ -246,10 +249,14 @@ pub(crate) async fn what_cannot_move_is_left(stage: &Stage) {
         from.enqueue(job(name)).await.unwrap();
     }
     let report = migrate(&from, &to).await;
-    assert_eq!((report.pending, report.duplicates, report.remaining), (2, 1, 5), "{report:?}");
+    assert_eq!((report.pending, report.duplicates, report.remaining), (2, 1, 6), "{report:?}");
     let left: BTreeMap<&str, LeftWhat> = report.left.iter().map(|left| (left.id.as_str(), left.what)).collect();
     let expected = ["large", "large-later", "second", "waits", "waits-too"];
-    assert_eq!(left, expected.map(|name| (name, LeftWhat::Job)).into());
+    let mut expected = BTreeMap::from(expected.map(|name| (name, LeftWhat::Job)));
+    expected.insert("large-dead", LeftWhat::DeadLetter);
+    assert_eq!((left, report.left.len()), (expected, 6));
+    assert_eq!(from.status(&id("large-dead")).await.unwrap().status, JobStatus::Failed);
+    assert!(from.storage().get_result(&id("large-dead")).await.unwrap().is_some(), "a letter without its result");
     assert!(from.is_paused(&queue("default")).await.unwrap() && to.is_paused(&queue("default")).await.unwrap());
     assert_eq!(to.status(&id("there")).await.unwrap().status, JobStatus::Scheduled);
     assert_eq!(from.status(&id("second")).await.unwrap().status, JobStatus::Scheduled);
