@@ -80,6 +80,7 @@ examples! {
     graceful_shutdown
     logging
     metrics
+    old_names
     outcomes
     priorities
     progress
@@ -90,6 +91,7 @@ examples! {
     test_kit
     typed_arguments
     unique
+    utils
 }
 
 /// Examples that are run with arguments, each by a test of its own.
