@@ -22,7 +22,7 @@ async fn transfer(cents: u64) -> Result<String, Failure> {
 }
 
 async fn work(services: &ServiceManager) -> anyhow::Result<()> {
-    let worker = Worker::of(&services).await?.registered_handlers().burst().build()?;
+    let worker = Worker::of(services).await?.registered_handlers().burst().build()?;
     worker.run(Shutdown::new()).await?;
     Ok(())
 }

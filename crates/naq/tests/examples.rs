@@ -82,6 +82,7 @@ examples! {
     metrics
     old_names
     outcomes
+    patterns
     priorities
     progress
     quickstart
@@ -91,7 +92,6 @@ examples! {
     test_kit
     typed_arguments
     unique
-    utils
 }
 
 /// Examples that are run with arguments, each by a test of its own.

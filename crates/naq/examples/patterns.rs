@@ -1,6 +1,6 @@
-//! Within one attempt: a call that is tried again, several at once but not too many, and what is given back in any case.
+//! `naq::utils`, within one attempt: a call that is tried again, several at once but not too many, and what is always given back.
 //!
-//! Run it: `cargo run -p naq --example utils --all-features`.
+//! Run it: `cargo run -p naq --example patterns --all-features`.
 #![expect(clippy::print_stdout, reason = "an example prints")]
 
 use std::{io, sync::Arc, time::Duration};
@@ -45,7 +45,7 @@ async fn crawl(pages: Vec<String>) -> io::Result<Vec<usize>> {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let services = ServiceManager::new(Arc::default(), "memory://utils".parse()?);
+    let services = ServiceManager::new(Arc::default(), "memory://patterns".parse()?);
     naq::install(services.clone()).await?;
 
     let good = naq::enqueue(crawl::job(["start".into(), "faq".into(), "contact".into()])).await?;
