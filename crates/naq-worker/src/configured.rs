@@ -89,3 +89,57 @@ impl Worker {
             .state(jobs))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use naq_config::QueueConfig;
+
+    use super::*;
+    use crate::{BuildError, options::QueueSpecError};
+
+    fn services(config: NaqConfig, store: &str) -> ServiceManager {
+        ServiceManager::new(Arc::new(config), format!("memory://configured-{store}").parse().unwrap())
+    }
+
+    /// Catches: a lease, limit or pause that is said in the configuration and not obeyed, or that wins over the code.
+    #[tokio::test]
+    async fn queues_are_as_the_configuration_says_where_the_code_says_nothing() {
+        let mut config = NaqConfig::default();
+        config.queues.ack_wait = Duration::from_secs(20);
+        config.queues.max_ack_pending = 40;
+        let mail = QueueConfig { ack_wait: Some(Duration::from_secs(5)), max_ack_pending: Some(2), paused: true };
+        config.queues.configs.insert("mail".parse().unwrap(), mail);
+        config.workers.shutdown_timeout = Duration::from_secs(3);
+        config.scheduler.enabled = false;
+        let services = services(config, "queues");
+        let own = QueueSpec { lease: Some(Duration::from_secs(2)), ..QueueSpec::new("own".parse().unwrap()) };
+        let builder = Worker::of(&services).await.unwrap().queue("mail:3").queue("default").queue(own);
+        let worker = builder.build().unwrap();
+
+        let told = worker.queues.iter().map(|queue| {
+            let lease = queue.lease.map(|lease| lease.as_secs());
+            (queue.name.as_str(), queue.weight.map(|weight| weight.get()), lease, queue.max_ack_pending, queue.paused)
+        });
+        let expected = [
+            ("mail", Some(3), Some(5), Some(2), true),
+            ("default", None, Some(20), Some(40), false),
+            ("own", None, Some(2), Some(40), false),
+        ];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+        assert_eq!(worker.options.shutdown_timeout, Duration::from_secs(3));
+        assert!(worker.options.scheduler.is_none());
+        services.close().await;
+    }
+
+    /// Catches: text that is no queue and that a worker ignores, or that is told as another mistake.
+    #[tokio::test]
+    async fn text_that_is_no_queue_is_refused_when_the_worker_is_built() {
+        let services = services(NaqConfig::default(), "text");
+        let built = |builder: WorkerBuilder| builder.queue("mail").build().map(drop);
+        let name = built(Worker::of(&services).await.unwrap().queue("a b"));
+        assert!(matches!(name, Err(BuildError::Queue(QueueSpecError::Name(_)))), "{name:?}");
+        let first = built(Worker::of(&services).await.unwrap().queue("mail:0").queue("a b"));
+        assert!(matches!(first, Err(BuildError::Queue(QueueSpecError::Weight { .. }))), "{first:?}");
+        services.close().await;
+    }
+}

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use naq::{NewJob, ServiceManager, Shutdown, Worker, WorkerOptions};
+use naq::{NewJob, ServiceManager, Shutdown, Worker};
 use serde_json::json;
 
 /// A function that is not `async` never holds up the async ones; the lease goes on while it computes.
@@ -17,16 +17,15 @@ fn count_primes(below: u32) -> usize {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let services = ServiceManager::new(Arc::default(), "memory://blocking_handler".parse()?);
-    naq::queue::install(services.clone()).await?;
+    naq::install(services.clone()).await?;
 
     let primes = naq::enqueue(count_primes::job(1_000)).await?;
     let shouted = naq::enqueue(NewJob::<String>::typed("shout", json!(["hello"]))).await?;
 
     // Without the macro: any function or closure, by the name that its jobs have.
     let shout = |(text,): (String,)| text.to_uppercase();
-    let burst = WorkerOptions { burst: true, ..WorkerOptions::default() };
-    let worker = Worker::builder(services.storage().await?).registered_handlers().blocking_handler("shout", shout);
-    worker.options(burst).build()?.run(Shutdown::new()).await?;
+    let worker = Worker::of(&services).await?.registered_handlers().blocking_handler("shout", shout);
+    worker.burst().build()?.run(Shutdown::new()).await?;
 
     println!("primes below 1000: {}", primes.result().await?);
     println!("{}", shouted.result().await?);

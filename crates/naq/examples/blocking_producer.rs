@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, thread};
 
-use naq::{ServiceManager, Shutdown, Worker, WorkerOptions, queue::ResultState, secs};
+use naq::{ServiceManager, Shutdown, Worker, queue::ResultState, secs};
 
 #[naq::job]
 fn word_count(text: String) -> usize {
@@ -31,8 +31,7 @@ fn main() -> anyhow::Result<()> {
 fn work() -> anyhow::Result<()> {
     tokio::runtime::Runtime::new()?.block_on(async {
         let services = ServiceManager::new(Arc::default(), "memory://blocking_producer".parse()?);
-        let burst = WorkerOptions { burst: true, ..WorkerOptions::default() };
-        let worker = Worker::builder(services.storage().await?).registered_handlers().options(burst).build()?;
+        let worker = Worker::of(&services).await?.registered_handlers().burst().build()?;
         worker.run(Shutdown::new()).await?;
         Ok(())
     })

@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use naq::{ServiceManager, Shutdown, Worker, WorkerOptions, secs};
+use naq::{ServiceManager, Shutdown, Worker, secs};
 
 static LAST_PAGE: AtomicU32 = AtomicU32::new(0);
 
@@ -21,7 +21,7 @@ async fn index_page(number: u32) {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let services = ServiceManager::new(Arc::default(), "memory://bulk_enqueue".parse()?);
-    naq::queue::install(services.clone()).await?;
+    naq::install(services.clone()).await?;
 
     let mut pages: Vec<_> = (0..500).map(index_page::job).collect();
     pages.push(index_page::job(500).timeout(secs(0)));
@@ -33,9 +33,8 @@ async fn main() -> anyhow::Result<()> {
         println!("one refused: {:?}", refused.kind());
     }
 
-    let burst = WorkerOptions { burst: true, ..WorkerOptions::default() };
-    let worker = Worker::builder(services.storage().await?).queue("index".parse::<naq::QueueSpec>()?);
-    let report = worker.registered_handlers().options(burst).build()?.run(Shutdown::new()).await?;
+    let worker = Worker::of(&services).await?.queue("index").registered_handlers();
+    let report = worker.burst().build()?.run(Shutdown::new()).await?;
     println!("{} completed, the last one was page {LAST_PAGE:?}", report.completed);
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use naq::{CancellationToken, JobContext, ServiceManager, Shutdown, Worker, secs};
+use naq::{CancellationToken, JobContext, ServiceManager, Worker, secs};
 use tokio::sync::Notify;
 
 static BEGUN: Notify = Notify::const_new();
@@ -33,16 +33,10 @@ fn search(token: CancellationToken) -> Result<u64, &'static str> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let services = ServiceManager::new(Arc::default(), "memory://cancellation".parse()?);
-    naq::queue::install(services.clone()).await?;
-    let worker = Worker::builder(services.storage().await?).registered_handlers().build()?;
+    naq::install(services.clone()).await?;
+    let worker = Worker::of(&services).await?.registered_handlers().build()?;
 
-    let shutdown = Shutdown::new();
-    let (worked, cancelled) = tokio::join!(worker.run(shutdown.clone()), async {
-        let cancelled = cancel_all().await;
-        shutdown.request();
-        cancelled
-    });
-    worked?;
+    let (cancelled, _) = worker.run_until(cancel_all()).await?;
     println!("both handlers have stopped"); // or the worker would still wait for them
     cancelled
 }

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use naq::{JobContext, JobServiceError, ResultError, ServiceManager, Shutdown, Worker, secs};
+use naq::{Failure, JobContext, ResultError, ServiceManager, Worker, secs};
 
 #[naq::job]
-async fn import(files: Vec<String>, cx: JobContext) -> Result<String, JobServiceError> {
+async fn import(files: Vec<String>, cx: JobContext) -> Result<String, Failure> {
     // An attempt after a crash enqueues again. With ids of their own the children are there only once.
     let id = |name: &str| format!("{}-{name}", cx.id());
     for file in &files {
@@ -36,18 +36,9 @@ async fn summarize(cx: JobContext) -> Result<Vec<String>, ResultError> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let services = ServiceManager::new(Arc::default(), "memory://child_jobs".parse()?);
-    naq::queue::install(services.clone()).await?;
-    // With the service as a state, children get the defaults of the configuration, and events tell of them.
-    let worker = Worker::builder(services.storage().await?).registered_handlers().state(services.jobs().await?);
-
-    let shutdown = Shutdown::new();
-    let (worked, imported) = tokio::join!(worker.build()?.run(shutdown.clone()), async {
-        let imported = import_all(&services).await;
-        shutdown.request();
-        imported
-    });
-    worked?;
-    imported
+    naq::install(services.clone()).await?;
+    let worker = Worker::of(&services).await?.registered_handlers().build()?;
+    worker.run_until(import_all(&services)).await?.0
 }
 
 async fn import_all(services: &ServiceManager) -> anyhow::Result<()> {

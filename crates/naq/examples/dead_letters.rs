@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use naq::{Failure, JobHandle, ServiceManager, Shutdown, Worker, WorkerOptions, services::jobs::DeadLetterView};
+use naq::{Failure, JobHandle, ServiceManager, Shutdown, Worker, services::jobs::DeadLetterView};
 
 static BANK_IS_OPEN: AtomicBool = AtomicBool::new(false);
 
@@ -22,8 +22,7 @@ async fn transfer(cents: u64) -> Result<String, Failure> {
 }
 
 async fn work(services: &ServiceManager) -> anyhow::Result<()> {
-    let burst = WorkerOptions { burst: true, ..WorkerOptions::default() };
-    let worker = Worker::builder(services.storage().await?).registered_handlers().options(burst).build()?;
+    let worker = Worker::of(services).await?.registered_handlers().burst().build()?;
     worker.run(Shutdown::new()).await?;
     Ok(())
 }
@@ -31,7 +30,7 @@ async fn work(services: &ServiceManager) -> anyhow::Result<()> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let services = ServiceManager::new(Arc::default(), "memory://dead_letters".parse()?);
-    naq::queue::install(services.clone()).await?;
+    naq::install(services.clone()).await?;
     let jobs = services.jobs().await?;
 
     naq::enqueue(transfer::job(950).job_id("rent")).await?;

@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use naq::{ServiceManager, Shutdown, Worker, secs};
+use naq::{ServiceManager, Worker, secs};
 
 #[naq::job]
 async fn remind(of: String) {
@@ -15,17 +15,9 @@ async fn remind(of: String) {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let services = ServiceManager::new(Arc::default(), "memory://delayed".parse()?);
-    naq::queue::install(services.clone()).await?;
-    let worker = Worker::builder(services.storage().await?).registered_handlers().concurrency(1).build()?;
-
-    let shutdown = Shutdown::new();
-    let (worked, reminded) = tokio::join!(worker.run(shutdown.clone()), async {
-        let reminded = remind_all(&services).await;
-        shutdown.request();
-        reminded
-    });
-    worked?;
-    reminded
+    naq::install(services.clone()).await?;
+    let worker = Worker::of(&services).await?.registered_handlers().concurrency(1).build()?;
+    worker.run_until(remind_all(&services)).await?.0
 }
 
 async fn remind_all(services: &ServiceManager) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use naq::{JobContext, ResultError, ServiceManager, Shutdown, Worker, secs};
+use naq::{JobContext, ResultError, ServiceManager, Worker, secs};
 
 #[naq::job(max_retries = 0)]
 async fn count_words(text: String) -> Result<usize, &'static str> {
@@ -24,17 +24,9 @@ async fn sum(cx: JobContext) -> Result<usize, ResultError> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let services = ServiceManager::new(Arc::default(), "memory://dependencies".parse()?);
-    naq::queue::install(services.clone()).await?;
-    let worker = Worker::builder(services.storage().await?).registered_handlers().build()?;
-
-    let shutdown = Shutdown::new();
-    let (worked, counted) = tokio::join!(worker.run(shutdown.clone()), async {
-        let counted = count().await;
-        shutdown.request();
-        counted
-    });
-    worked?;
-    counted
+    naq::install(services.clone()).await?;
+    let worker = Worker::of(&services).await?.registered_handlers().build()?;
+    worker.run_until(count()).await?.0
 }
 
 async fn count() -> anyhow::Result<()> {

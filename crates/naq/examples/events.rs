@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use naq::{
-    Failure, JobContext, ServiceManager, Shutdown, Worker, WorkerOptions,
+    Failure, JobContext, ServiceManager, Shutdown, Worker,
     models::{Event, EventType},
     secs,
     services::EventProcessor,
@@ -38,15 +38,13 @@ async fn backup(cx: JobContext) -> Result<(), Failure> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let services = ServiceManager::new(Arc::default(), "memory://events".parse()?);
-    naq::queue::install(services.clone()).await?;
+    naq::install(services.clone()).await?;
     let events = services.events().await?;
     events.register_event_processor(Arc::new(Alarm));
 
     let job = naq::enqueue(backup::job().job_id("tuesday")).await?;
-    let burst = WorkerOptions { burst: true, ..WorkerOptions::default() };
-    let worker = Worker::builder(services.storage().await?).registered_handlers().options(burst);
-    // A worker tells nobody unless it is given a hook.
-    worker.events(events.hook().clone()).build()?.run(Shutdown::new()).await?;
+    let worker = Worker::of(&services).await?.registered_handlers().burst().build()?;
+    worker.run(Shutdown::new()).await?;
 
     // On the command line: `naq events history ID`; `naq events stream` follows all of them.
     events.flush(secs(5)).await;

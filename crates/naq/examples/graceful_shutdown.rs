@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use naq::{JobContext, ServiceManager, Shutdown, State, Worker, WorkerOptions, worker::signals};
+use naq::{JobContext, NaqConfig, ServiceManager, Shutdown, State, Worker, worker::signals};
 use tokio::sync::Semaphore;
 
 static RUNNING: Semaphore = Semaphore::const_new(0);
@@ -26,16 +26,16 @@ async fn long(cx: JobContext) -> Result<(), &'static str> {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let services = ServiceManager::new(Arc::default(), "memory://graceful_shutdown".parse()?);
-    naq::queue::install(services.clone()).await?;
+    let mut config = NaqConfig::default();
+    config.workers.shutdown_timeout = Duration::from_millis(100); // `workers.shutdown_timeout` in `naq.yaml`; 30 s if not said
+    let services = ServiceManager::new(Arc::new(config), "memory://graceful_shutdown".parse()?);
+    naq::install(services.clone()).await?;
 
     // SIGTERM and SIGINT ask to stop; a second one hands everything back at once.
     let shutdown = Shutdown::new();
     let _signals = signals::listen(shutdown.clone())?;
 
-    let options = WorkerOptions { shutdown_timeout: Duration::from_millis(100), ..WorkerOptions::default() };
-    let worker = Worker::builder(services.storage().await?).registered_handlers().state(shutdown.clone());
-    let worker = worker.concurrency(2).options(options).build()?;
+    let worker = Worker::of(&services).await?.registered_handlers().state(shutdown.clone()).build()?;
 
     let short = naq::enqueue(short::job()).await?;
     let long = naq::enqueue(long::job()).await?;

@@ -6,18 +6,17 @@
 use std::{fs, sync::Arc};
 
 use naq::{
-    JobContext, ServiceManager, Shutdown, Worker, WorkerOptions,
+    Failure, JobContext, ServiceManager, Shutdown, Worker,
     config::{LogMode, LoggingConfig},
     logging,
 };
 use serde_json::Value;
 
 #[naq::job]
-async fn bill(order: u32, cx: JobContext) {
+async fn bill(order: u32, cx: JobContext) -> Result<(), Failure> {
     tracing::info!(order, "writes the bill");
-    if let Err(error) = cx.enqueue(pack::job(order).job_id("pack-7")).await {
-        tracing::warn!(%error, "nobody will pack the order");
-    }
+    cx.enqueue(pack::job(order).job_id("pack-7")).await?;
+    Ok(())
 }
 
 #[naq::job]
@@ -34,10 +33,9 @@ async fn main() -> anyhow::Result<()> {
     let guard = logging::configure(&config)?;
 
     let services = ServiceManager::new(Arc::default(), "memory://logging".parse()?);
-    naq::queue::install(services.clone()).await?;
+    naq::install(services.clone()).await?;
     naq::enqueue(bill::job(7).job_id("bill-7").meta("correlation_id", "order-7")).await?;
-    let burst = WorkerOptions { burst: true, ..WorkerOptions::default() };
-    let worker = Worker::builder(services.storage().await?).registered_handlers().concurrency(1).options(burst);
+    let worker = Worker::of(&services).await?.registered_handlers().concurrency(1).burst();
     worker.build()?.run(Shutdown::new()).await?;
 
     drop(guard); // writes what is buffered

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use naq::{Failure, ServiceManager, Shutdown, Worker, WorkerOptions, metrics::Metrics};
+use naq::{Failure, ServiceManager, Shutdown, Worker, metrics::Metrics};
 
 #[naq::job(max_retries = 0)]
 async fn resize(width: u32) -> Result<u32, Failure> {
@@ -15,18 +15,15 @@ async fn resize(width: u32) -> Result<u32, Failure> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let services = ServiceManager::new(Arc::default(), "memory://metrics".parse()?);
-    naq::queue::install(services.clone()).await?;
-    let hook = services.events().await?.hook().clone();
+    naq::install(services.clone()).await?;
     let metrics = Metrics::new();
-    hook.add(Arc::new(metrics.clone()));
+    services.events().await?.hook().add(Arc::new(metrics.clone()));
 
     for width in [0, 64, 128] {
         naq::enqueue(resize::job(width)).await?;
     }
-    let burst = WorkerOptions { burst: true, ..WorkerOptions::default() };
-    let worker = Worker::builder(services.storage().await?).registered_handlers().options(burst);
-    // A worker tells nobody unless it is given the hook.
-    worker.events(hook).build()?.run(Shutdown::new()).await?;
+    let worker = Worker::of(&services).await?.registered_handlers().burst().build()?;
+    worker.run(Shutdown::new()).await?;
 
     // `naq::http::Server` answers /metrics with this text; `metrics.collector()` joins a registry of your own.
     for line in metrics.encode().lines().filter(|line| line.starts_with("naq_jobs_")) {

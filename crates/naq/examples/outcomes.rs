@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use naq::{Failure, JobContext, Outcome, ServiceManager, Shutdown, Worker, secs};
+use naq::{Failure, JobContext, Outcome, ServiceManager, Worker, secs};
 
 const SOON: Duration = Duration::from_millis(20);
 
@@ -26,17 +26,9 @@ async fn charge(order: String, cx: JobContext) -> Outcome<String> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let services = ServiceManager::new(Arc::default(), "memory://outcomes".parse()?);
-    naq::queue::install(services.clone()).await?;
-    let worker = Worker::builder(services.storage().await?).registered_handlers().build()?;
-
-    let shutdown = Shutdown::new();
-    let (worked, charged) = tokio::join!(worker.run(shutdown.clone()), async {
-        let charged = charge_all().await;
-        shutdown.request();
-        charged
-    });
-    worked?;
-    charged
+    naq::install(services.clone()).await?;
+    let worker = Worker::of(&services).await?.registered_handlers().build()?;
+    worker.run_until(charge_all()).await?.0
 }
 
 async fn charge_all() -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! A program of your own with every command of `naq`, and your handlers compiled in.
+//! A program of your own with every command of `naq`, and your handlers and what they share compiled in.
 //!
 //! Run it, with one file as the store of both commands:
 //! ```text
@@ -9,14 +9,22 @@
 
 use std::process::ExitCode;
 
+use naq::{State, cli::App};
+
+/// Stands for a connection pool.
+struct Dictionary {
+    greeting: &'static str,
+}
+
 #[naq::job(max_retries = 5, timeout = "30s")]
-async fn greet(name: String) -> String {
-    format!("hello, {name}")
+async fn greet(name: String, words: State<Dictionary>) -> String {
+    format!("{}, {name}", words.greeting)
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    naq::cli::run().await
+    // With nothing to share: `naq::cli::run().await`.
+    App::new().state(Dictionary { greeting: "hello" }).run().await
 }
 
 // Prints:

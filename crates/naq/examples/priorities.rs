@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use naq::{QueueSpec, ServiceManager, Shutdown, Worker, WorkerOptions};
+use naq::{ServiceManager, Shutdown, Worker};
 
 /// 0 is the most urgent, 2 the default, 3 the last.
 #[naq::job(queue = "mail", priority = 1)]
@@ -16,7 +16,7 @@ async fn send(what: String) {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let services = ServiceManager::new(Arc::default(), "memory://priorities".parse()?);
-    naq::queue::install(services.clone()).await?;
+    naq::install(services.clone()).await?;
 
     naq::enqueue(send::job("5. statistics").queue("background").priority(0)).await?;
     naq::enqueue(send::job("4. newsletter").priority(3)).await?;
@@ -25,10 +25,8 @@ async fn main() -> anyhow::Result<()> {
     naq::enqueue(send::job("1. password reset").priority(0)).await?;
 
     // In this order: `background` runs when `mail` is empty. With weights (`mail:3`, `background:1`) they take turns.
-    let queues = ["mail".parse::<QueueSpec>()?, "background".parse()?];
-    let burst = WorkerOptions { burst: true, ..WorkerOptions::default() };
-    let worker = Worker::builder(services.storage().await?).queues(queues).concurrency(1);
-    worker.registered_handlers().options(burst).build()?.run(Shutdown::new()).await?;
+    let worker = Worker::of(&services).await?.queue("mail").queue("background").concurrency(1);
+    worker.registered_handlers().burst().build()?.run(Shutdown::new()).await?;
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use naq::{JobContext, ServiceManager, Shutdown, Worker};
+use naq::{JobContext, ServiceManager, Worker};
 use tokio::sync::Notify;
 
 /// Stands for the work: here a page takes as long as it takes the producer to see the page before.
@@ -25,17 +25,9 @@ async fn print_book(pages: u32, cx: JobContext) -> u32 {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let services = ServiceManager::new(Arc::default(), "memory://progress".parse()?);
-    naq::queue::install(services.clone()).await?;
-    let worker = Worker::builder(services.storage().await?).registered_handlers().build()?;
-
-    let shutdown = Shutdown::new();
-    let (worked, followed) = tokio::join!(worker.run(shutdown.clone()), async {
-        let followed = follow().await;
-        shutdown.request();
-        followed
-    });
-    worked?;
-    followed
+    naq::install(services.clone()).await?;
+    let worker = Worker::of(&services).await?.registered_handlers().build()?;
+    worker.run_until(follow()).await?.0
 }
 
 async fn follow() -> anyhow::Result<()> {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use naq::{ServiceManager, Shutdown, Worker, WorkerOptions};
+use naq::{ServiceManager, Shutdown, Worker};
 
 #[naq::job]
 async fn add(a: u32, b: u32) -> u32 {
@@ -16,14 +16,13 @@ async fn add(a: u32, b: u32) -> u32 {
 async fn main() -> anyhow::Result<()> {
     // `sqlite:jobs.db` keeps jobs in a file, `nats://127.0.0.1:4222` in a cluster; nothing else changes.
     let services = ServiceManager::new(Arc::default(), "memory://quickstart".parse()?);
-    naq::queue::install(services.clone()).await?;
+    naq::install(services.clone()).await?;
 
     let sum = naq::enqueue(add::job(2, 3)).await?; // stored; it may run in another process, days later
     println!("enqueued: {}", sum.status().await?.status);
 
     // A burst ends when nothing is left to do; without it a worker runs until it is asked to stop.
-    let burst = WorkerOptions { burst: true, ..WorkerOptions::default() };
-    let worker = Worker::builder(services.storage().await?).registered_handlers().options(burst).build()?;
+    let worker = Worker::of(&services).await?.registered_handlers().burst().build()?;
     let report = worker.run(Shutdown::new()).await?;
 
     println!("the worker ran {} job", report.completed);

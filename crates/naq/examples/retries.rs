@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use naq::{JobContext, JobFailure, ServiceManager, Shutdown, Worker, secs};
+use naq::{JobContext, JobFailure, ServiceManager, Worker, secs};
 
 #[derive(Debug, thiserror::Error)]
 #[error("the mail server says {self:?}")]
@@ -46,17 +46,9 @@ async fn send_mail(to: String, cx: JobContext) -> Result<(), MailError> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let services = ServiceManager::new(Arc::default(), "memory://retries".parse()?);
-    naq::queue::install(services.clone()).await?;
-    let worker = Worker::builder(services.storage().await?).registered_handlers().build()?;
-
-    let shutdown = Shutdown::new();
-    let (worked, sent) = tokio::join!(worker.run(shutdown.clone()), async {
-        let sent = send_all().await;
-        shutdown.request();
-        sent
-    });
-    worked?;
-    sent
+    naq::install(services.clone()).await?;
+    let worker = Worker::of(&services).await?.registered_handlers().build()?;
+    worker.run_until(send_all()).await?.0
 }
 
 async fn send_all() -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use naq::{ServiceManager, Shutdown, State, Worker, WorkerOptions, worker::BuildError};
+use naq::{ServiceManager, Shutdown, State, Worker, worker::BuildError};
 
 struct Mailer {
     from: String,
@@ -24,19 +24,17 @@ async fn send_mail(to: String, mailer: State<Mailer>) -> String {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let services = ServiceManager::new(Arc::default(), "memory://shared_state".parse()?);
-    naq::queue::install(services.clone()).await?;
-    let storage = services.storage().await?;
+    naq::install(services.clone()).await?;
 
     // What is missing is found when the worker is built, not when the first job fails.
-    let without = Worker::builder(Arc::clone(&storage)).registered_handlers().build();
+    let without = Worker::of(&services).await?.registered_handlers().build();
     println!("without a mailer: {}", matches!(without, Err(BuildError::State(_))));
 
     let first = naq::enqueue(send_mail::job("ada@b.c")).await?;
     let second = naq::enqueue(send_mail::job("bob@b.c")).await?;
 
     let mailer = Mailer { from: "shop@b.c".into(), sent: AtomicUsize::new(0) };
-    let burst = WorkerOptions { burst: true, ..WorkerOptions::default() };
-    let worker = Worker::builder(storage).registered_handlers().state(mailer).concurrency(1).options(burst);
+    let worker = Worker::of(&services).await?.registered_handlers().state(mailer).concurrency(1).burst();
     worker.build()?.run(Shutdown::new()).await?;
 
     println!("{}", first.result().await?);

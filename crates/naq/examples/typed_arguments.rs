@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use naq::{NewJob, ServiceManager, Shutdown, Worker, WorkerOptions, secs};
+use naq::{NewJob, ServiceManager, Shutdown, Worker, secs};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -30,7 +30,7 @@ async fn resize(path: String, to: Size, suffix: Option<String>) -> Thumbnail {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let services = ServiceManager::new(Arc::default(), "memory://typed_arguments".parse()?);
-    naq::queue::install(services.clone()).await?;
+    naq::install(services.clone()).await?;
 
     // The compiler checks the arguments, and knows what the job returns.
     let typed = naq::enqueue(resize::job("cat.png", Size { width: 64, height: 48 }, None)).await?;
@@ -42,8 +42,7 @@ async fn main() -> anyhow::Result<()> {
     // What does not fit fails once, with an error that says why, and waits among the dead letters.
     let wrong = naq::enqueue(NewJob::new("resize", json!({"path": "fox.png", "size": "huge"}))).await?;
 
-    let burst = WorkerOptions { burst: true, ..WorkerOptions::default() };
-    let worker = Worker::builder(services.storage().await?).registered_handlers().options(burst).build()?;
+    let worker = Worker::of(&services).await?.registered_handlers().burst().build()?;
     worker.run(Shutdown::new()).await?;
 
     let thumbnail = typed.result().await?;

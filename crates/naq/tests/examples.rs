@@ -80,7 +80,9 @@ examples! {
     graceful_shutdown
     logging
     metrics
+    old_names
     outcomes
+    patterns
     priorities
     progress
     quickstart

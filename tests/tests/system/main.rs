@@ -1,5 +1,6 @@
 //! The whole system at work: real servers, the real binary, real files. One module per behaviour.
 
+mod app;
 mod bad_input;
 mod blocking;
 mod burning;

@@ -20,6 +20,7 @@ mod selection;
 #[allow(dead_code, clippy::print_stdout, reason = "shared with the tests of the NATS store")]
 #[path = "../../../naq-services/tests/nats/server.rs"]
 mod server;
+mod services;
 mod stopping;
 mod support;
 mod time;

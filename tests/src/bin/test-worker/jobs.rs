@@ -7,10 +7,11 @@ use std::{
     fs::File,
     io::{self, Write as _},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
-use naq::{CancellationToken, Failure, JobContext, Outcome};
+use naq::{CancellationToken, Failure, JobContext, Outcome, State};
 
 /// How often a job looks whether the file that it waits for is there.
 const LOOK: Duration = Duration::from_millis(10);
@@ -147,7 +148,27 @@ async fn say(text: String, times: Option<u32>, cx: JobContext) -> Result<(), Fai
 #[naq::job(kind = "t.say_and_pass_on")]
 fn say_and_pass_on(text: String, child: String, cx: JobContext) -> Result<(), Failure> {
     tracing::info!("{text}");
-    let failed = |e: naq::JobServiceError| Failure::new("enqueue", e.to_string());
-    let job = say::job(text, None).job_id(child);
-    tokio::runtime::Handle::current().block_on(cx.enqueue(job)).map(drop).map_err(failed)
+    tokio::runtime::Handle::current().block_on(cx.enqueue(say::job(text, None).job_id(child)))?;
+    Ok(())
+}
+
+/// What the jobs of one process share: how many have counted themselves.
+#[derive(Default)]
+pub(crate) struct Runs(AtomicU32);
+
+impl Runs {
+    fn next(&self) -> u32 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// Counts itself among the runs of its process.
+#[naq::job(kind = "t.run")]
+async fn run(runs: State<Runs>) -> u32 {
+    runs.next()
+}
+
+/// The same without the attribute, for a handler that is given by hand; its argument is what it adds.
+pub(crate) async fn run_by_hand((more,): (u32,), runs: State<Runs>) -> u32 {
+    runs.next() + more
 }
