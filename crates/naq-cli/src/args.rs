@@ -123,7 +123,7 @@ pub struct WorkerStartArgs {
     #[arg(long, value_name = "NAME", conflicts_with = "queues")]
     pub pool: Option<String>,
     /// Jobs at a time
-    #[arg(long, short = 'c', value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, short = 'c', value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(naq_config::CONCURRENCY_MAX)))]
     pub concurrency: Option<u32>,
     /// A name for lists and logs; the host's name and the process id if not given
     #[arg(long, value_name = "NAME")]

@@ -50,7 +50,7 @@ pub use load::{ConfigFiles, FlagOverride, LoadOptions, LoadedConfig, get_config,
 pub use logging::{LogFilter, LogFilterError, LogFormat, LogMode, LoggingConfig};
 pub use nats::{NatsAuthConfig, NatsConfig, NatsTlsConfig};
 pub use problem::{ConfigError, ConfigProblem, ConfigWarning, ProblemKind, Source};
-pub use relations::PAYLOAD_HEADROOM;
+pub use relations::{CONCURRENCY_MAX, PAYLOAD_HEADROOM};
 pub use schedules::ScheduleConfig;
 pub use sections::{
     Compression, EventFiltersConfig, EventStreamConfig, EventsConfig, JobSerializer, JobsConfig, NaqConfig,

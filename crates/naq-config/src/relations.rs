@@ -16,6 +16,8 @@ use crate::{
 const ACK_WAIT_MIN: Duration = Duration::from_secs(1);
 /// What every store needs besides the payload, in bytes; see `serialization.max_payload`.
 pub const PAYLOAD_HEADROOM: u64 = 64 << 10;
+/// The most jobs that one worker runs at once: each has a slot, which a slip of the keyboard must not make by the million.
+pub const CONCURRENCY_MAX: u32 = 10_000;
 /// The longest id of a schedule, in characters: a run's id adds its due time.
 const SCHEDULE_ID_MAX: usize = 100;
 
@@ -77,6 +79,10 @@ impl Check {
 
     fn at_least_one(&mut self, key: &str, number: u32) {
         self.within(key, number.into(), 1, u32::MAX.into());
+    }
+
+    fn concurrency(&mut self, key: &str, number: u32) {
+        self.within(key, number.into(), 1, CONCURRENCY_MAX.into());
     }
 
     fn shorter(&mut self, key: &str, duration: Duration, than_key: &str, than: Duration, why: &str) {
@@ -176,7 +182,7 @@ fn jobs_and_workers(config: &NaqConfig, check: &mut Check) {
         let message = format!("must not be longer than workers.max_job_duration ({limit}): no worker would grant it");
         check.fail(&["jobs.timeout", "workers.max_job_duration"], show(jobs.timeout), message);
     }
-    check.at_least_one("workers.concurrency", workers.concurrency);
+    check.concurrency("workers.concurrency", workers.concurrency);
     check.positive("workers.heartbeat_interval", workers.heartbeat_interval);
     check.shorter(
         "workers.heartbeat_interval",
@@ -197,7 +203,7 @@ fn jobs_and_workers(config: &NaqConfig, check: &mut Check) {
             }
         }
         if let Some(concurrency) = pool.concurrency {
-            check.at_least_one(&format!("workers.pools.{name}.concurrency"), concurrency);
+            check.concurrency(&format!("workers.pools.{name}.concurrency"), concurrency);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is refused, and that all of it is reported at once, with where it stands and what would be right.
 
-use naq_config::{NaqConfig, ProblemKind, Source};
+use naq_config::{CONCURRENCY_MAX, NaqConfig, ProblemKind, Source};
 
 use crate::{Machine, yaml};
 
@@ -124,8 +124,9 @@ fn a_configuration_built_by_hand_is_checked_the_same() {
     let mut config = NaqConfig::default();
     config.workers.heartbeat_interval = config.workers.ttl;
     config.jobs.max_crashes = 0;
+    config.workers.concurrency = CONCURRENCY_MAX + 1;
     let keys: Vec<String> = config.validate().unwrap_err().problems.into_iter().map(|problem| problem.key).collect();
-    assert_eq!(keys, ["jobs.max_crashes", "workers.heartbeat_interval"]);
+    assert_eq!(keys, ["jobs.max_crashes", "workers.concurrency", "workers.heartbeat_interval"]);
 }
 
 #[test]

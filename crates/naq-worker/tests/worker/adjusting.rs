@@ -52,13 +52,18 @@ fn queue(name: &str) -> QueueName {
     QueueName::new(name).unwrap()
 }
 
+/// How many ran at each start.
+fn running(log: &Log) -> Vec<usize> {
+    log.all().iter().map(|note| note.parse().unwrap()).collect()
+}
+
 #[tokio::test]
 async fn more_start_at_once_and_fewer_only_when_enough_have_ended() {
     let stage = Stage::new().await;
     let (log, gate) = (Log::default(), Gate::new(Semaphore::new(0)));
     let builder = stage.worker().concurrency(2).options(talkative()).handler("held", held);
     let (worker, adjuster) = adjustable(builder.state(log.clone()).state(AtomicUsize::new(0)).state(Arc::clone(&gate)));
-    let running = || log.all().iter().map(|note| note.parse().unwrap()).collect::<Vec<usize>>();
+    let running = || running(&log);
     for n in 0..30 {
         stage.enqueue(job("held").job_id(format!("j{n}"))).await;
     }
@@ -82,6 +87,34 @@ async fn more_start_at_once_and_fewer_only_when_enough_have_ended() {
     assert!(running().iter().all(|running| *running <= 9), "{:?}", running());
     let report = worker.stop().await;
     assert_eq!((report.completed, report.lost, report.unsettled), (30, 0, 0));
+}
+
+/// Short jobs are claimed ahead by the hundred: only the slots can hold them back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_claimed_for_many_slots_waits_for_the_few_that_are_left() {
+    let stage = Stage::new().await;
+    let log = Log::default();
+    let short = |running: State<AtomicUsize>, log: State<Log>| async move {
+        log.note((running.fetch_add(1, Ordering::SeqCst) + 1).to_string());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        running.fetch_sub(1, Ordering::SeqCst);
+    };
+    let builder = stage.worker().concurrency(16).options(talkative()).handler("short", short);
+    let (worker, adjuster) = adjustable(builder.state(log.clone()).state(AtomicUsize::new(0)));
+    for stored in stage.jobs.enqueue_many((0..3000).map(|n| job("short").job_id(format!("j{n}"))).collect()).await {
+        stored.unwrap();
+    }
+    log.until(500).await;
+    resize(&stage, &adjuster, 2).await;
+    // Those that had a slot already may still be about to say so.
+    let first = log.all().len() + 16;
+    log.until(first + 100).await;
+    assert!(running(&log)[first..].iter().all(|running| *running <= 2), "{:?}", &running(&log)[first..]);
+    resize(&stage, &adjuster, 16).await;
+    log.until(3000).await;
+    assert_eq!(running(&log).into_iter().max(), Some(16));
+    let report = worker.stop().await;
+    assert_eq!((report.completed, report.lost, report.unsettled), (3000, 0, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
