@@ -30,6 +30,7 @@ impl Error for BareError {
 }
 
 /// Says in which step a raw client failed.
+#[cfg(any(feature = "nats", feature = "sqlite"))]
 fn failed<E: Into<Box<dyn Error + Send + Sync>>>(operation: &'static str) -> impl FnOnce(E) -> BareError {
     move |source| BareError { operation, source: source.into() }
 }
