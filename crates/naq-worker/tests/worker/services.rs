@@ -48,7 +48,9 @@ async fn services_give_a_worker_their_configuration_and_their_events() {
     let work = async {
         let parent = jobs.enqueue(job("parent")).await.unwrap();
         log.until(1).await;
-        let seen = WorkerRegistry::new(services.storage().await.unwrap()).list().await.unwrap();
+        let registry = WorkerRegistry::new(services.storage().await.unwrap());
+        eventually(|| async { !registry.list().await.unwrap().is_empty() }).await;
+        let seen = registry.list().await.unwrap();
         gate.add_permits(1);
         let ended = jobs.wait_for(parent.id(), PATIENCE).await.unwrap();
         let child: JobId = serde_json::from_str(ended.result.unwrap().get()).unwrap();
@@ -73,9 +75,12 @@ async fn services_give_a_worker_their_configuration_and_their_events() {
 async fn a_worker_stops_when_the_work_is_done_and_lets_its_job_end() {
     let stage = Stage::new().await;
     let (log, gate) = (Log::default(), Arc::new(Semaphore::new(0)));
-    let gated = async |log: State<Log>, gate: State<Arc<Semaphore>>| {
+    let gated = async |cx: JobContext, log: State<Log>, gate: State<Arc<Semaphore>>| {
         log.note("start");
-        gate.acquire().await.map(|permit| permit.forget()).map_err(|e| Failure::from_error(&e))
+        tokio::select! {
+            permit = gate.acquire() => permit.map(|permit| permit.forget()).map_err(|e| Failure::from_error(&e)),
+            () = cx.cancelled() => Err(Failure::new("stopped", "told to stop at once")),
+        }
     };
     let worker = stage.worker().options(quick()).state(log.clone()).state(Arc::clone(&gate));
     let worker = worker.handler("gated", gated).build().unwrap();
