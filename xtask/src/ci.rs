@@ -38,7 +38,7 @@ pub(crate) fn run() -> Result<()> {
         ]))
     });
     steps.step("features", || features::each(&tools.cargo_hack));
-    steps.step("lean builds", features::lean_builds);
+    steps.step("lean build", features::watched_build);
     steps.step("documentation", || {
         let mut doc = cargo([
             "doc",

@@ -3,22 +3,22 @@
 //! Which crates such a program must not contain, and how many it may have, is a rule of `tidy`; here is how long building
 //! them takes, from nothing, in a folder of its own. The time depends on the machine and is only told.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
+use std::{fs, io};
 
 use anyhow::{Context, Result};
 
 use crate::process::{cargo, root, run as run_command};
 use crate::tools;
 
-/// What a web process that only enqueues turns on, by the store it enqueues to.
-const PRODUCERS: &[&str] = &["queue,nats", "queue,sqlite"];
+/// What a web process that only enqueues turns on, by the store it enqueues to. The first one is built by each `ci`.
+const PRODUCERS: [&str; 2] = ["queue,nats", "queue,sqlite"];
 
 pub(crate) fn run() -> Result<()> {
     each(&tools::all()?.cargo_hack)?;
-    lean_builds()
+    PRODUCERS.into_iter().try_for_each(lean_build)
 }
 
 /// Checks every library with no feature, with each of its features alone, and with its defaults; with all of them it is
@@ -32,17 +32,23 @@ pub(crate) fn each(cargo_hack: &Path) -> Result<()> {
     )
 }
 
-/// Builds the producers from nothing and says how long that took.
-pub(crate) fn lean_builds() -> Result<()> {
-    for features in PRODUCERS {
-        let folder = root().join("target/lean");
-        if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+/// Builds the producer of most users from nothing and says how long that took.
+pub(crate) fn watched_build() -> Result<()> {
+    lean_build(PRODUCERS[0])
+}
+
+fn lean_build(features: &str) -> Result<()> {
+    let folder = root().join("target/lean");
+    let empty = || match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot empty {}", folder.display()))
         }
-        let begin = Instant::now();
-        let mut build = cargo(["build", "--locked", "--quiet", "--package", "naq", "--no-default-features"]);
-        run_command(build.args(["--features", features, "--target-dir"]).arg(&folder))?;
-        println!("naq with {features}: built in {:.0} s", begin.elapsed().as_secs_f64());
-    }
-    Ok(())
+        _ => Ok(()),
+    };
+    empty()?;
+    let begin = Instant::now();
+    let mut build = cargo(["build", "--locked", "--quiet", "--package", "naq", "--no-default-features"]);
+    run_command(build.args(["--features", features, "--target-dir"]).arg(&folder))?;
+    println!("naq with {features}: built in {:.0} s", begin.elapsed().as_secs_f64());
+    empty()
 }

@@ -42,11 +42,14 @@ pub(crate) fn run(selection: &Selection) -> Result<()> {
         let mut command = cargo(["test", "--all-features"]);
         return with_environment(command.args(selection.packages()).arg("--").args(filter));
     }
+    let mut documentation = Ok(());
     if selection.filter.is_none() && selection.package.is_none() {
-        with_environment(&mut cargo(["test", "--doc", "--workspace", "--all-features"]))?;
+        let mut command = cargo(["test", "--doc", "--workspace", "--all-features", "--no-fail-fast"]);
+        documentation = with_environment(&mut command);
     }
     let mut command = cargo(["nextest", "run", "--all-features"]);
-    with_environment(command.args(selection.packages()).args(filter))
+    // Both run, so that one call tells all there is to mend.
+    with_environment(command.args(selection.packages()).args(filter)).and(documentation)
 }
 
 /// Builds every test and the `naq` binary with the very features the runner asks for, so that nothing is built twice.

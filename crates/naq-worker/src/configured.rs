@@ -67,8 +67,8 @@ impl Worker {
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
     /// let services = ServiceManager::new(Arc::new(NaqConfig::default()), "memory://doc".parse()?);
     /// let worker = Worker::of(&services).await?.handler("double", async |n: (u32,)| n.0 * 2).build()?;
-    /// let job = NewJob::new("double", (21,)).returning::<u32>();
-    /// let (doubled, report) = worker.run_until(async { services.jobs().await?.enqueue(job).await?.result().await }).await?;
+    /// let job = services.jobs().await?.enqueue(NewJob::new("double", (21,)).returning::<u32>()).await?;
+    /// let (doubled, report) = worker.run_until(job.result()).await?;
     /// assert_eq!((doubled?, report.completed), (42, 1));
     /// # services.close().await;
     /// # Ok::<(), Box<dyn std::error::Error>>(()) })?;
