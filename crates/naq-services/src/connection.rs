@@ -368,6 +368,10 @@ impl ConnectionService {
         silence: Duration,
         end: Option<Instant>,
     ) -> Vec<Result<Message, RequestFailure>> {
+        if self.is_closed() {
+            // The client drains yet, and may answer or fail in another way.
+            return requests.iter().map(|_| Err(RequestFailure::Closed)).collect();
+        }
         let client = &self.inner.client;
         let mut answers: Vec<Option<Result<Message, RequestFailure>>> = Vec::new();
         answers.resize_with(requests.len(), || None);

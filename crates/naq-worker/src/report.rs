@@ -14,13 +14,13 @@ pub struct WorkerReport {
     pub completed: u64,
     /// Failed for good: a dead letter.
     pub failed: u64,
-    /// Cancelled, by their handlers or by an operator.
+    /// Cancelled by their handlers.
     pub cancelled: u64,
     /// Failed, to be tried again.
     pub retried: u64,
     /// Put back by their handlers, or because no handler of their kind is known here.
     pub snoozed: u64,
-    /// Found to have ended before, or ended elsewhere first.
+    /// Found to have ended before, or ended elsewhere first, such as by an operator who cancelled them while they ran.
     pub already_ended: u64,
     /// Given back without a run, or without the end of one.
     pub handed_back: u64,
