@@ -97,7 +97,7 @@ impl Adjuster {
 }
 
 /// Whether a worker can be like that.
-fn check(adjustable: &Adjustable) -> Result<(), AdjustError> {
+pub(crate) fn check(adjustable: &Adjustable) -> Result<(), AdjustError> {
     if adjustable.concurrency == 0 {
         return Err(AdjustError::Concurrency);
     }

@@ -1,8 +1,8 @@
 //! A running worker's entry in the list of workers, kept up to date from the heartbeat's thread.
 //!
 //! Invariant: written at the start, at every heartbeat interval, when the worker begins to stop, and, at most every
-//! [`REFRESH`], when other jobs run, or more or fewer may, than it says; removed at a clean end. It is said over the heartbeat's connection, so that a
-//! worker that is busy does not look dead. Failing to write it is logged and harms no job.
+//! [`REFRESH`], when other jobs run, or more or fewer may, than it says; removed at a clean end. It is said over the
+//! heartbeat's connection, so that a worker that is busy does not look dead. Failing to write it is logged and harms no job.
 
 use std::time::Duration;
 

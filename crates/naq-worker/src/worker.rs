@@ -12,7 +12,7 @@ use naq_services::{EventHook, StorageError, context::States, storage::SharedStor
 use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
-    Adjustable, Adjuster, ErasedHandler, HandlerRegistry, Health, Shutdown,
+    AdjustError, Adjustable, Adjuster, ErasedHandler, HandlerRegistry, Health, Shutdown, adjust,
     handler::{BlockingHandler, DuplicateHandler, JobHandler, MissingState, blocking, typed},
     options::{QueueSpec, QueueSpecError, WorkerOptions},
     report::WorkerReport,
@@ -120,6 +120,15 @@ pub enum BuildError {
     /// Jobs could not be written.
     #[error(transparent)]
     WireFormat(#[from] wire::EncodeError),
+}
+
+impl From<AdjustError> for BuildError {
+    fn from(error: AdjustError) -> Self {
+        match error {
+            AdjustError::Concurrency => Self::Concurrency,
+            AdjustError::MaxCrashes => Self::MaxCrashes,
+        }
+    }
 }
 
 /// Why a worker ended before it was asked to.
@@ -400,8 +409,6 @@ impl WorkerBuilder {
             self.queues = self.queues.into_iter().map(|queue| queue.configured(config)).collect();
         }
         self.check()?;
-        let host = host();
-        let id = format!("{}-{}-{:08x}", key_part(&host), std::process::id(), rand::random::<u32>());
         let adjustable = Adjustable {
             concurrency: self.concurrency,
             paused: self.queues.iter().filter(|queue| queue.paused).map(|queue| queue.name.clone()).collect(),
@@ -409,6 +416,9 @@ impl WorkerBuilder {
             shutdown_timeout: self.options.shutdown_timeout,
             max_crashes: self.options.max_crashes,
         };
+        adjust::check(&adjustable)?;
+        let host = host();
+        let id = format!("{}-{}-{:08x}", key_part(&host), std::process::id(), rand::random::<u32>());
         Ok(Worker {
             adjuster: Adjuster::new(adjustable),
             storage: self.storage,
@@ -430,9 +440,6 @@ impl WorkerBuilder {
             return Err(duplicate.clone().into());
         }
         self.handlers.check_states(&self.states)?;
-        if self.concurrency == 0 {
-            return Err(BuildError::Concurrency);
-        }
         let mut seen = BTreeSet::new();
         for queue in &self.queues {
             if !seen.insert(&queue.name) {
@@ -451,9 +458,6 @@ impl WorkerBuilder {
         {
             let (interval, ttl) = (scheduler.lock_renew_interval, scheduler.lock_ttl);
             return Err(BuildError::Lock { interval, ttl });
-        }
-        if options.max_crashes == 0 {
-            return Err(BuildError::MaxCrashes);
         }
         let probe = JobId::generate(Timestamp::EPOCH, [0; 10]);
         wire::encode(&Job::new(probe, "", RawJson::null(), Timestamp::EPOCH), options.wire_format)?;
