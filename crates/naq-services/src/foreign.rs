@@ -29,6 +29,8 @@ mod pickle;
 #[cfg(feature = "nats")]
 mod python_naq;
 mod report;
+#[cfg(test)]
+mod samples;
 
 use arrival::Stored;
 use mapping::{Incoming, Kinds};

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::{
     JobService,
-    storage::{Bucket, Lease},
+    storage::{Bucket, Lease, QueueStats},
 };
 
 mod ended;
@@ -175,7 +175,7 @@ impl Migration {
 /// # Errors
 /// If the source fails.
 pub async fn count(from: &JobService) -> Result<MigrationReport> {
-    let mut report = MigrationReport { remaining: remaining(from).await?, ..MigrationReport::default() };
+    let mut report = MigrationReport::default();
     let failed = storage("cannot look at the source");
     let source = from.storage();
     for stats in source.queue_stats(None).await.map_err(&failed)? {
@@ -184,6 +184,7 @@ pub async fn count(from: &JobService) -> Result<MigrationReport> {
         report.retry += stats.retry;
         report.waiting += stats.waiting;
         report.dead += stats.failed;
+        report.remaining += stats.jobs();
     }
     report.results = ended::count(from).await?;
     report.schedules = source.kv_list(Bucket::Schedules, "").await.map_err(&failed)?.len() as u64;
@@ -251,11 +252,7 @@ async fn check_unserved(from: &JobService) -> Result<()> {
 /// Jobs and dead letters of a store.
 async fn remaining(jobs: &JobService) -> Result<u64> {
     let stats = jobs.storage().queue_stats(None).await.map_err(storage("cannot count the jobs of the source"))?;
-    let of = |queue: &crate::storage::QueueStats| {
-        let here = queue.running + queue.scheduled + queue.retry + queue.waiting + queue.failed;
-        queue.pending.iter().sum::<u64>() + here
-    };
-    Ok(stats.iter().map(of).sum())
+    Ok(stats.iter().map(QueueStats::jobs).sum())
 }
 
 /// Queues that hold jobs.

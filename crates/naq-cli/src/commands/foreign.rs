@@ -10,29 +10,17 @@ use naq_services::{
     ServiceManager,
     foreign::{ForeignOptions, ForeignReport, ForeignStore, ForeignSystem},
 };
-use serde::Serialize;
 
 use crate::{
     args::MigrateArgs,
+    commands::migrate::{Summary, with_prefix},
     error::CliError,
     output::{self, Output, note},
     session::Session,
 };
 
-#[derive(Serialize)]
-struct Summary<'a> {
-    from: String,
-    to: String,
-    dry_run: bool,
-    #[serde(flatten)]
-    report: &'a ForeignReport,
-}
-
 pub(crate) async fn run(session: &Session, args: &MigrateArgs, system: ForeignSystem) -> Result<(), CliError> {
-    let mut config = session.config().clone();
-    if let Some(prefix) = &args.to_prefix {
-        config.queues.prefix.clone_from(prefix);
-    }
+    let config = with_prefix(session.config(), args.to_prefix.as_deref());
     ForeignStore::check_destination(&args.to, &config).await?;
     let mut source = ForeignStore::open(system, &args.from, &config).await?;
     // A dry run needs the settings only, and is not to make anything at the destination.
@@ -68,7 +56,7 @@ async fn bring_over(
     Ok(source.bring_over(&destination.scheduler().await?, &options).await?)
 }
 
-fn print(out: Output, summary: &Summary<'_>) -> Result<(), CliError> {
+fn print(out: Output, summary: &Summary<'_, ForeignReport>) -> Result<(), CliError> {
     out.one(summary, || {
         let ForeignReport { pending, scheduled, waiting, recurring, failed, already_here, .. } = *summary.report;
         let rows = [

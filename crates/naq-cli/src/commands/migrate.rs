@@ -29,13 +29,14 @@ use crate::{
 /// What is left is named on standard error up to so many times; JSON has all.
 const SHOWN_LEFT: usize = 20;
 
+/// What became of a move, with its report.
 #[derive(Serialize)]
-struct Summary<'a> {
-    from: String,
-    to: String,
-    dry_run: bool,
+pub(super) struct Summary<'a, R> {
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) dry_run: bool,
     #[serde(flatten)]
-    report: &'a MigrationReport,
+    pub(super) report: &'a R,
 }
 
 pub(crate) async fn run(session: &Session, args: &MigrateArgs) -> Result<(), CliError> {
@@ -57,11 +58,16 @@ pub(crate) async fn run(session: &Session, args: &MigrateArgs) -> Result<(), Cli
 }
 
 fn manager(config: &NaqConfig, url: &StoreUrl, prefix: Option<&str>) -> ServiceManager {
+    ServiceManager::new(Arc::new(with_prefix(config, prefix)), url.clone())
+}
+
+/// The configuration of one side.
+pub(super) fn with_prefix(config: &NaqConfig, prefix: Option<&str>) -> NaqConfig {
     let mut config = config.clone();
     if let Some(prefix) = prefix {
         prefix.clone_into(&mut config.queues.prefix);
     }
-    ServiceManager::new(Arc::new(config), url.clone())
+    config
 }
 
 /// The jobs of a store; nobody is told of what happens to them on the way.
@@ -120,7 +126,7 @@ async fn undisturbed(session: &Session, from: &JobService, migration: &Migration
     outcome
 }
 
-fn print(out: Output, summary: &Summary<'_>) -> Result<(), CliError> {
+fn print(out: Output, summary: &Summary<'_, MigrationReport>) -> Result<(), CliError> {
     out.one(summary, || {
         let MigrationReport { pending, scheduled, retry, waiting, dead, results, schedules, .. } = *summary.report;
         let MigrationReport { schedules_there, paused_queues, duplicates, remaining, .. } = *summary.report;

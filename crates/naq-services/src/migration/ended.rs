@@ -3,7 +3,6 @@
 //! Invariant: stored at the destination, then the result removed at the source, then the dead letter, so that whoever comes
 //! again finds the letter as long as anything is to be done. A result keeps the rest of its time.
 
-use futures_util::{StreamExt, stream};
 use naq_models::{Address, JobResult, JobStatus, Priority, Timestamp, wire};
 
 use super::{
@@ -13,36 +12,46 @@ use super::{
 };
 use crate::{
     JobService, StorageErrorKind,
+    patterns::gather_with_concurrency,
     storage::{
-        DeadLetter, ListFilter, ListPage, Remains, ResultRecord, Sighting, StorageError, StoredResult,
-        crash::crash_point,
+        DeadLetter, ListFilter, Remains, ResultRecord, Sighting, StorageError, StoredResult, crash::crash_point,
     },
 };
 
 /// Every result, whatever it says.
 const RESULTS: [JobStatus; 2] = [JobStatus::Completed, JobStatus::Cancelled];
 
-/// One page of what has one of these states.
-pub(super) async fn page(from: &JobService, statuses: &[JobStatus], cursor: Option<String>) -> Result<ListPage> {
-    let filter = ListFilter { queue: None, statuses: statuses.to_vec(), limit: BATCH, cursor };
-    from.storage().list(&filter).await.map_err(storage("cannot list the jobs of the source"))
+/// What has one of some states, page by page.
+pub(super) struct Pages<'a> {
+    from: &'a JobService,
+    /// What to ask for next; `None` at the end.
+    next: Option<ListFilter>,
+}
+
+impl<'a> Pages<'a> {
+    pub(super) fn of(from: &'a JobService, statuses: &[JobStatus]) -> Self {
+        let next = ListFilter { queue: None, statuses: statuses.to_vec(), limit: BATCH, cursor: None };
+        Self { from, next: Some(next) }
+    }
+
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Sighting>>> {
+        let Some(filter) = self.next.take() else { return Ok(None) };
+        let found = self.from.storage().list(&filter).await.map_err(storage("cannot list the jobs of the source"))?;
+        self.next = found.next.map(|cursor| ListFilter { cursor: Some(cursor), ..filter });
+        Ok(Some(found.items))
+    }
 }
 
 /// How many results there are, without those of dead letters.
 pub(super) async fn count(from: &JobService) -> Result<u64> {
-    let (mut count, mut cursor) = (0, None);
-    loop {
-        let found = page(from, &RESULTS, cursor).await?;
-        let is_failure = |result: &StoredResult| {
-            JobResult::decode(&result.body).is_ok_and(|result| result.status == JobStatus::Failed)
-        };
-        let others = found.items.iter().filter(|item| matches!(item, Sighting::Ended(result) if !is_failure(result)));
+    let is_failure =
+        |result: &StoredResult| JobResult::decode(&result.body).is_ok_and(|result| result.status == JobStatus::Failed);
+    let (mut count, mut pages) = (0, Pages::of(from, &RESULTS));
+    while let Some(items) = pages.next().await? {
+        let others = items.iter().filter(|item| matches!(item, Sighting::Ended(result) if !is_failure(result)));
         count += others.count() as u64;
-        cursor = found.next;
-        if cursor.is_none() {
-            return Ok(count);
-        }
     }
+    Ok(count)
 }
 
 /// A result as the destination takes it; `None` if it cannot be read.
@@ -60,19 +69,15 @@ fn readdressed(result: &StoredResult, now: Timestamp) -> Option<(Address, Result
 
 impl Run<'_> {
     pub(super) async fn carry_dead_letters(&mut self) -> Result<()> {
-        let mut cursor = None;
-        loop {
-            let found = page(self.from, &[JobStatus::Failed], cursor).await?;
-            let letters = found.items.into_iter().filter_map(|item| match item {
+        let mut pages = Pages::of(self.from, &[JobStatus::Failed]);
+        while let Some(items) = pages.next().await? {
+            let letters = items.into_iter().filter_map(|item| match item {
                 Sighting::Dead(letter) => Some(letter),
                 _ => None,
             });
             self.carry_letters(letters.collect()).await?;
-            cursor = found.next;
-            if cursor.is_none() {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     async fn carry_letters(&mut self, letters: Vec<DeadLetter>) -> Result<()> {
@@ -111,22 +116,18 @@ impl Run<'_> {
     }
 
     pub(super) async fn carry_all_results(&mut self) -> Result<()> {
-        let mut cursor = None;
-        loop {
-            let found = page(self.from, &RESULTS, cursor).await?;
-            let mut results = Vec::with_capacity(found.items.len());
-            for item in found.items {
+        let mut pages = Pages::of(self.from, &RESULTS);
+        while let Some(items) = pages.next().await? {
+            let mut results = Vec::with_capacity(items.len());
+            for item in items {
                 let Sighting::Ended(result) = item else { continue };
                 if !self.belongs_to_a_letter(&result).await? {
                     results.push(result);
                 }
             }
             self.carry_results(results).await?;
-            cursor = found.next;
-            if cursor.is_none() {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     /// Whether a result has to go with a dead letter: one that is left, or one that nobody has written yet. That of a failed
@@ -171,8 +172,7 @@ impl Run<'_> {
             }
         }
         let remove = |n: usize| self.from.storage().remove_result(&stored[n].id, stored[n].revision);
-        let removed: Vec<_> = stream::iter(0..stored.len()).map(remove).buffered(CONCURRENT).collect().await;
-        for removed in removed {
+        for removed in gather_with_concurrency((0..stored.len()).map(remove), CONCURRENT).await {
             removed.map_err(storage("cannot remove a result from the source"))?;
         }
         self.report.results += stored.len() as u64;

@@ -6,7 +6,6 @@
 //! runs in both; who finds it held and gone from the source releases it.
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
 use naq_models::{Address, Job, JobId, JobStatus, Timestamp, UniqueHolder, WireFormat, wire};
 
 use super::{
@@ -16,6 +15,7 @@ use super::{
 };
 use crate::{
     StorageErrorKind,
+    patterns::gather_with_concurrency,
     storage::{
         Action, Bucket, Ended, Ending, Enqueued, Entry, Lease, Promotion, Settled, Settlement, Sighting, Storage,
         StorageError, crash::crash_point,
@@ -185,12 +185,11 @@ impl Run<'_> {
             passages.into_iter().partition(|passage| matches!(passage.place, Place::Claimed { .. }));
         let settled = self.from.storage().settle(claimed.iter().filter_map(settlement).collect()).await;
         let settled = settled.into_iter().map(|outcome| outcome.map(|settled| settled == Settled::Done));
-        let ended: Vec<_> = stream::iter(waiting.iter().map(ending))
-            .map(|ending| self.from.storage().end(ending))
-            .buffered(CONCURRENT)
-            .collect()
-            .await;
-        let ended = ended.into_iter().map(|outcome| outcome.map(|ended| ended == Ended::Done));
+        let ends = waiting.iter().map(|passage| self.from.storage().end(ending(passage)));
+        let ended = gather_with_concurrency(ends, CONCURRENT)
+            .await
+            .into_iter()
+            .map(|outcome| outcome.map(|ended| ended == Ended::Done));
         let removed = settled.chain(ended).collect::<Result<Vec<bool>, _>>();
         let removed = removed.map_err(storage("cannot remove jobs from the source"))?;
         self.without_ended(claimed.into_iter().chain(waiting).zip(removed).collect()).await
@@ -198,11 +197,8 @@ impl Run<'_> {
 
     /// Of jobs with whether this call has removed them from the source, those that did not end there.
     async fn without_ended(&mut self, passages: Vec<(Passage, bool)>) -> Result<Vec<Passage>> {
-        let ended: Vec<_> = stream::iter(0..passages.len())
-            .map(|n| self.has_ended(passages[n].0.id(), passages[n].0.generation()))
-            .buffered(CONCURRENT)
-            .collect()
-            .await;
+        let looks = (0..passages.len()).map(|n| self.has_ended(passages[n].0.id(), passages[n].0.generation()));
+        let ended = gather_with_concurrency(looks, CONCURRENT).await;
         let mut gone = Vec::with_capacity(passages.len());
         for ((passage, removed), ended) in passages.into_iter().zip(ended) {
             if !removed && lives(&**self.from.storage(), passage.id()).await? {
@@ -251,9 +247,8 @@ impl Run<'_> {
         for promoted in self.to.storage().promote(promotions).await {
             promoted.map_err(&failed)?;
         }
-        let change = |(entry, revision)| self.to.storage().reschedule(entry, revision);
-        let changed: Vec<_> = stream::iter(changes).map(change).buffered(CONCURRENT).collect().await;
-        for changed in changed {
+        let changes = changes.into_iter().map(|(entry, revision)| self.to.storage().reschedule(entry, revision));
+        for changed in gather_with_concurrency(changes, CONCURRENT).await {
             match changed {
                 Err(error) if error.kind() == StorageErrorKind::Conflict => {}
                 other => other.map_err(&failed)?,

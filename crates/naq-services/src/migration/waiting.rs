@@ -9,7 +9,7 @@ use naq_models::{Job, JobId, JobStatus, wire};
 
 use super::{
     BATCH, LeftWhat, Passage, Result, Run,
-    ended::page,
+    ended::Pages,
     error::storage,
     journal::is_held,
     passage::{Place, entry_of, lives},
@@ -21,11 +21,10 @@ type Graph = HashMap<JobId, Vec<JobId>>;
 
 impl Run<'_> {
     pub(super) async fn carry_scheduled(&mut self) -> Result<()> {
-        let mut cursor = None;
-        loop {
-            let found = page(self.from, &[JobStatus::Scheduled, JobStatus::Retry], cursor).await?;
-            let mut passages = Vec::with_capacity(found.items.len());
-            for item in found.items {
+        let mut pages = Pages::of(self.from, &[JobStatus::Scheduled, JobStatus::Retry]);
+        while let Some(items) = pages.next().await? {
+            let mut passages = Vec::with_capacity(items.len());
+            for item in items {
                 let Sighting::Scheduled(entry) = item else { continue };
                 if is_held(entry.run_at) {
                     let id = entry.address.id;
@@ -35,11 +34,8 @@ impl Run<'_> {
                 }
             }
             self.carry(passages).await?;
-            cursor = found.next;
-            if cursor.is_none() {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 
     pub(super) async fn carry_waiting(&mut self) -> Result<()> {
@@ -53,17 +49,12 @@ impl Run<'_> {
 
     /// Every job that waits for jobs, with those it waits for. Only ids: a leader keeps as much.
     async fn waiting(&self) -> Result<Graph> {
-        let (mut graph, mut cursor) = (Graph::new(), None);
-        loop {
-            let found = page(self.from, &[JobStatus::Waiting], cursor).await?;
-            for item in found.items {
+        let (mut graph, mut pages) = (Graph::new(), Pages::of(self.from, &[JobStatus::Waiting]));
+        while let Some(items) = pages.next().await? {
+            for item in items {
                 let Sighting::Scheduled(entry) = item else { continue };
                 let job = wire::decode(&entry.body, &entry.address).ok();
                 graph.insert(entry.address.id, job.map(|job| job.depends_on).unwrap_or_default());
-            }
-            cursor = found.next;
-            if cursor.is_none() {
-                break;
             }
         }
         let known: HashSet<JobId> = graph.keys().cloned().collect();

@@ -197,6 +197,13 @@ pub struct QueueStats {
 }
 
 impl QueueStats {
+    /// Its jobs in any state, and its dead letters.
+    #[must_use]
+    pub fn jobs(&self) -> u64 {
+        let others = self.running + self.scheduled + self.retry + self.waiting + self.failed;
+        self.pending.iter().sum::<u64>() + others
+    }
+
     /// A queue without jobs.
     #[must_use]
     pub fn empty(queue: QueueName) -> Self {

@@ -19,6 +19,7 @@ use crate::{
         Item, Left, LeftReason, Source,
         mapping::{Incoming, Kinds},
     },
+    patterns::run_in_thread,
     storage::{StorageError, StorageErrorKind},
 };
 
@@ -144,19 +145,15 @@ async fn blocking<T: Send + 'static>(
     directory: &Path,
     call: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, StorageError> {
-    let fail =
-        |kind, detail: String| StorageError::new(kind, "read OmniQ", format!("{}: {detail}", directory.display()));
-    let called = tokio::task::spawn_blocking(call).await;
-    let called = called
-        .map_err(|error| fail(StorageErrorKind::Closed, "reading was interrupted".to_owned()).with_source(error))?;
-    called.map_err(|error| {
+    run_in_thread(call).await.map_err(|error| {
         let kind = match error.kind() {
             io::ErrorKind::NotFound => StorageErrorKind::Incompatible,
             io::ErrorKind::PermissionDenied => StorageErrorKind::Denied,
             io::ErrorKind::StorageFull => StorageErrorKind::Full,
             _ => StorageErrorKind::Refused,
         };
-        fail(kind, error.to_string()).with_source(error)
+        let detail = format!("{}: {error}", directory.display());
+        StorageError::new(kind, "read OmniQ", detail).with_source(error)
     })
 }
 

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OpenFlags, Row, params};
 use super::{Task, task};
 use crate::{
     foreign::{Item, Left, LeftReason, Source, mapping::Kinds},
+    patterns::run_in_thread,
     storage::{StorageError, StorageErrorKind, sqlite},
 };
 
@@ -140,11 +141,7 @@ async fn blocking<T: Send + 'static>(
     location: &str,
     call: impl FnOnce() -> rusqlite::Result<T> + Send + 'static,
 ) -> Result<T, StorageError> {
-    let called = tokio::task::spawn_blocking(call).await.map_err(|source| {
-        let detail = format!("{location}: reading was interrupted");
-        StorageError::new(StorageErrorKind::Closed, "read OmniQ", detail).with_source(source)
-    })?;
-    called.map_err(|failure| sqlite::error::describe("read OmniQ", location, Arc::new(failure)))
+    run_in_thread(call).await.map_err(|failure| sqlite::error::describe("read OmniQ", location, Arc::new(failure)))
 }
 
 #[cfg(test)]

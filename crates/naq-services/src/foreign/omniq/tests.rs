@@ -1,30 +1,16 @@
 //! What each shape of a task becomes. The samples are written by Python (`samples/make.py`).
 
-use naq_models::{Job, JobId};
+use naq_models::Job;
 
 use super::*;
-use crate::{JobDefaults, foreign::mapping::Recurring};
-
-macro_rules! sample {
-    ($name:literal) => {
-        include_bytes!(concat!("../samples/", $name)).as_slice()
-    };
-}
-
-/// 2026-11-22T10:00:00.250Z, when the samples are due.
-const DUE: i64 = 1_795_341_600_250;
-
-fn at(millis: i64) -> Timestamp {
-    Timestamp::from_unix_millis(millis).unwrap()
-}
+use crate::foreign::{
+    mapping::Recurring,
+    samples::{DUE, at, built, sample},
+};
 
 fn read(sample: &[u8], now: i64) -> Result<Incoming, Left> {
     let told = Some("told by its result".to_owned());
     task(serde_json::from_slice(sample).unwrap(), told, &Kinds::new(), at(now))
-}
-
-fn built(job: NewJob) -> Job {
-    job.into_job(JobId::new("none").unwrap(), at(0), &JobDefaults::default()).unwrap()
 }
 
 fn job_of(sample: &[u8]) -> Job {

@@ -2,28 +2,13 @@
 
 use std::time::Duration;
 
-use naq_models::{Job, JobId, QueueName};
+use naq_models::{Job, JobId};
 
 use super::*;
-use crate::{JobDefaults, foreign::mapping::Recurring};
-
-macro_rules! sample {
-    ($name:literal) => {
-        include_bytes!(concat!("../samples/", $name)).as_slice()
-    };
-}
-
-/// 2026-11-22T10:00:00.250Z, when the samples are due.
-const DUE: i64 = 1_795_341_600_250;
-
-fn at(millis: i64) -> Timestamp {
-    Timestamp::from_unix_millis(millis).unwrap()
-}
-
-fn built(job: NewJob) -> Job {
-    let defaults = JobDefaults { queue: QueueName::new("standard").unwrap(), ..JobDefaults::default() };
-    job.into_job(JobId::new("none").unwrap(), at(0), &defaults).unwrap()
-}
+use crate::foreign::{
+    mapping::Recurring,
+    samples::{DUE, at, built, sample},
+};
 
 fn job_of(read: Result<Incoming, Left>) -> Job {
     match read.unwrap() {

@@ -4,19 +4,21 @@
 //! here and has left nothing here. A chosen id is held by its key meanwhile, so that no producer stores it beside. A crash
 //! after the letter is finished by the same call made again.
 
-use futures_util::{StreamExt, stream};
 use naq_models::JobId;
 
 use super::{Shared, reserve::Reserved, results::Written};
-use crate::storage::{Enqueued, Remains, Result, Sighting, crash::crash_point};
+use crate::{
+    patterns::gather_with_concurrency,
+    storage::{Enqueued, Remains, Result, Sighting, crash::crash_point},
+};
 
 /// Remains that are stored at once.
 const CONCURRENT: usize = 64;
 
 impl Shared {
     pub(super) async fn store_remains(&self, remains: Vec<Remains>) -> Vec<Result<Enqueued>> {
-        let one = |n: usize| self.store_remains_of(&remains[n]);
-        stream::iter(0..remains.len()).map(one).buffered(CONCURRENT).collect().await
+        let stores = (0..remains.len()).map(|n| self.store_remains_of(&remains[n]));
+        gather_with_concurrency(stores, CONCURRENT).await
     }
 
     async fn store_remains_of(&self, remains: &Remains) -> Result<Enqueued> {
