@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Job, JobError, JobId, JobStatus, QueueName, RawJson, Timestamp};
 
+/// Bytes of a usual result without its value, with room to spare: a buffer that grows is copied.
+const RECORD: usize = 384;
+
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JobResult {
@@ -69,7 +72,9 @@ impl JobResult {
     /// The stored form: JSON.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a result holds only strings, numbers and valid JSON")
+        let mut text = Vec::with_capacity(RECORD + self.result.as_ref().map_or(0, |result| result.get().len()));
+        serde_json::to_writer(&mut text, self).expect("a result holds only strings, numbers and valid JSON");
+        text
     }
 
     /// Reads the stored form.

@@ -5,8 +5,11 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use chrono::{DateTime, Datelike, NaiveDate, Timelike, Utc};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Visitor},
+};
 
 /// Milliseconds of 9999-12-31T23:59:59.999Z; RFC 3339 has four digits for a year.
 const MAX_MILLIS: i64 = 253_402_300_799_999;
@@ -64,8 +67,7 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = DateTime::<Utc>::from_timestamp_millis(self.0).expect("the range is checked when it is made");
-        f.write_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true))
+        f.write_str(self.text().as_str())
     }
 }
 
@@ -79,6 +81,9 @@ impl FromStr for Timestamp {
     type Err = TimeError;
 
     fn from_str(text: &str) -> Result<Self, TimeError> {
+        if let Some(time) = Self::read_own(text.as_bytes()) {
+            return Ok(time);
+        }
         let fail = |reason: String| TimeError { text: text.chars().take(64).collect(), reason };
         let time = DateTime::parse_from_rfc3339(text.trim()).map_err(|e| fail(e.to_string()))?;
         Self::from_unix_millis(time.timestamp_millis()).ok_or_else(|| fail("outside the years 0 to 9999".into()))
@@ -87,13 +92,76 @@ impl FromStr for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.text().as_str())
     }
 }
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        deserializer.deserialize_str(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl Visitor<'_> for TextVisitor {
+    type Value = Timestamp;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a time as RFC 3339")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Timestamp, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
+/// The text of a time: `2026-11-21T22:11:00.123Z`. Written and read digit by digit, because every job has several and
+/// the general ways of chrono take as long as all the rest of an envelope.
+struct Text([u8; LEN]);
+
+const LEN: usize = 24;
+/// Where the digits are, and what stands between them.
+const SHAPE: &[u8; LEN] = b"0000-00-00T00:00:00.000Z";
+
+impl Text {
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("digits and marks")
+    }
+
+    fn put(&mut self, at: std::ops::Range<usize>, mut number: u32) {
+        for digit in self.0[at].iter_mut().rev() {
+            *digit = b'0' + u8::try_from(number % 10).expect("one digit");
+            number /= 10;
+        }
+    }
+}
+
+impl Timestamp {
+    fn text(self) -> Text {
+        let time = DateTime::<Utc>::from_timestamp_millis(self.0).expect("the range is checked when it is made");
+        let mut text = Text(*SHAPE);
+        text.put(0..4, time.year().unsigned_abs());
+        text.put(5..7, time.month());
+        text.put(8..10, time.day());
+        text.put(11..13, time.hour());
+        text.put(14..16, time.minute());
+        text.put(17..19, time.second());
+        text.put(20..23, time.timestamp_subsec_millis());
+        text
+    }
+
+    /// Reads exactly what [`text`](Self::text) writes; `None` for everything else, right or wrong.
+    fn read_own(text: &[u8]) -> Option<Self> {
+        let text: &[u8; LEN] = text.try_into().ok()?;
+        let fits = |(found, wanted): (&u8, &u8)| if *wanted == b'0' { found.is_ascii_digit() } else { found == wanted };
+        if !text.iter().zip(SHAPE).all(fits) {
+            return None;
+        }
+        let number = |at: std::ops::Range<usize>| text[at].iter().fold(0, |n, digit| n * 10 + u32::from(digit - b'0'));
+        let date = NaiveDate::from_ymd_opt(i32::try_from(number(0..4)).ok()?, number(5..7), number(8..10))?;
+        let time = date.and_hms_milli_opt(number(11..13), number(14..16), number(17..19), number(20..23))?;
+        Self::from_unix_millis(time.and_utc().timestamp_millis())
     }
 }
 
@@ -112,7 +180,15 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Timestamp>().unwrap().to_string(), printed);
         }
-        for text in ["", "yesterday", "2026-11-21", "2026-13-01T00:00:00Z", "2026-11-21 22:11"] {
+        for text in [
+            "",
+            "yesterday",
+            "2026-11-21",
+            "2026-13-01T00:00:00Z",
+            "2026-11-21 22:11",
+            "2026-02-30T00:00:00.000Z",
+            "2026-02-20T24:00:00.000Z",
+        ] {
             assert!(text.parse::<Timestamp>().is_err(), "{text}");
         }
     }
@@ -121,7 +197,11 @@ mod tests {
         #[test]
         fn text_round_trips(millis in MIN_MILLIS..=MAX_MILLIS) {
             let time = Timestamp::from_unix_millis(millis).unwrap();
-            prop_assert_eq!(time.to_string().parse::<Timestamp>(), Ok(time));
+            let text = time.to_string();
+            prop_assert_eq!(text.parse::<Timestamp>(), Ok(time));
+            let chrono = DateTime::<Utc>::from_timestamp_millis(millis).unwrap();
+            prop_assert_eq!(&text, &chrono.to_rfc3339_opts(chrono::SecondsFormat::Millis, true));
+            prop_assert_eq!(DateTime::parse_from_rfc3339(&text).unwrap().timestamp_millis(), millis);
         }
     }
 }

@@ -92,6 +92,9 @@ pub enum EncodeError {
     BincodeNotBuilt,
 }
 
+/// Bytes of a usual envelope without its arguments, with room to spare: a buffer that grows is copied.
+const ENVELOPE: usize = 384;
+
 /// Writes a job.
 ///
 /// # Errors
@@ -99,7 +102,9 @@ pub enum EncodeError {
 pub fn encode(job: &Job, format: WireFormat) -> Result<Vec<u8>, EncodeError> {
     match format {
         WireFormat::Json => {
-            Ok(serde_json::to_vec(job).expect("a job holds only strings, finite numbers and valid JSON"))
+            let mut text = Vec::with_capacity(ENVELOPE + job.args.get().len());
+            serde_json::to_writer(&mut text, job).expect("a job holds only strings, finite numbers and valid JSON");
+            Ok(text)
         }
         #[cfg(feature = "bincode")]
         WireFormat::Bincode => Ok(binary::encode(job)),
@@ -307,6 +312,33 @@ impl<'de> Deserialize<'de> for Draft {
     }
 }
 
+/// The name of a field. Of serde's own types `Cow` copies every name, and `&str` takes none with an escape in it.
+struct Key<'de>(Cow<'de, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(KeyVisitor)
+    }
+}
+
+struct KeyVisitor;
+
+impl<'de> Visitor<'de> for KeyVisitor {
+    type Value = Key<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Key<'de>, E> {
+        Ok(Key(Cow::Borrowed(name)))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Key<'de>, E> {
+        Ok(Key(Cow::Owned(name.to_owned())))
+    }
+}
+
 /// Reads by hand because serde's `flatten` cannot keep raw JSON text.
 struct DraftVisitor;
 
@@ -319,7 +351,7 @@ impl<'de> Visitor<'de> for DraftVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Draft, A::Error> {
         let mut draft = Draft::default();
-        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
+        while let Some(Key(key)) = map.next_key()? {
             match key.as_ref() {
                 "v" => draft.version = map.next_value()?,
                 "kind" => draft.kind = map.next_value()?,

@@ -8,7 +8,6 @@ use std::{
     borrow::Cow,
     fmt,
     path::PathBuf,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,10 +15,9 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, ConnectErrorKind, Event, HeaderMap, Message, Request, ServerAddr, Subscriber};
+use async_nats::{Client, ConnectErrorKind, Event, HeaderMap, ServerAddr, Subscriber};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use percent_encoding::percent_decode_str;
 use tokio::{
     runtime::{Handle, Runtime},
@@ -28,13 +26,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use batch::{Answer, Requests};
+use batch::{Inboxes, WINDOW};
+
 use crate::{
     request_reply::{RequestError, RequestErrorKind, RequestReply},
     storage::{StorageError, StorageErrorKind},
 };
 
-/// Requests in flight at once of one batch. Throughput levels off at about 2 000 (one connection, local server).
-const WINDOW: usize = 2048;
+mod batch;
 
 /// How to reach the servers.
 #[derive(Debug, Clone)]
@@ -141,6 +141,7 @@ struct Inner {
     options: ConnectionOptions,
     reconnects: watch::Receiver<u64>,
     closed: CancellationToken,
+    inboxes: Inboxes,
     _driver: Driver,
 }
 
@@ -190,7 +191,7 @@ pub(crate) enum RequestFailure {
     #[error("the connection is closed")]
     Closed,
     #[error("the client refused the request")]
-    Client(#[source] async_nats::RequestError),
+    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// A request on its way out.
@@ -235,7 +236,17 @@ impl ConnectionService {
             })?
             .map_err(|error| connect_error(error, &location))?;
         let closed = CancellationToken::new();
-        Ok(Self { inner: Arc::new(Inner { client, location, options, reconnects, closed, _driver: driver }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                client,
+                location,
+                options,
+                reconnects,
+                closed,
+                inboxes: Inboxes::default(),
+                _driver: driver,
+            }),
+        })
     }
 
     /// A second connection with the same settings and another name.
@@ -340,82 +351,43 @@ impl ConnectionService {
         }
     }
 
+    /// Sends messages in order without waiting for answers. After the request timeout the rest is given up.
+    pub(crate) async fn publish_all(&self, messages: Vec<(String, Bytes)>) -> Vec<Result<(), RequestFailure>> {
+        let (client, count) = (&self.inner.client, messages.len());
+        let mut sent = Vec::with_capacity(count);
+        let sending = async {
+            for (subject, payload) in messages {
+                sent.push(client.publish(subject, payload).await.map_err(|_| RequestFailure::Closed));
+            }
+        };
+        // Who cannot send all in time sees in `sent` how far it went.
+        let _complete = tokio::time::timeout(self.request_timeout(), sending).await;
+        sent.resize_with(count, || Err(RequestFailure::Timeout(self.request_timeout())));
+        sent
+    }
+
     /// Sends requests in order, a bounded number in flight, and returns their answers in order. Gives up what is still
     /// open after `silence` without any answer, and what is in flight when the connection was lost.
     ///
     /// # Cancel safety
     /// A dropped call may have sent any of its requests.
-    pub(crate) async fn request_all(
+    pub(crate) async fn request_all(&self, requests: Vec<Outgoing>, silence: Duration) -> Vec<Answer> {
+        self.send_all(Box::new(requests.into_iter()), |answer| answer, silence, None).await
+    }
+
+    /// The same with requests that are made when there is room for them, and with answers that are read as they come.
+    pub(crate) async fn exchange_all<T>(
         &self,
-        requests: Vec<Outgoing>,
+        requests: Requests<'_>,
+        read: impl Fn(Answer) -> T,
         silence: Duration,
-    ) -> Vec<Result<Message, RequestFailure>> {
-        self.send_all(requests, silence, None).await
+    ) -> Vec<T> {
+        self.send_all(requests, read, silence, None).await
     }
 
     /// The same, and gives up what is still open after `bound`.
-    pub(crate) async fn request_all_within(
-        &self,
-        requests: Vec<Outgoing>,
-        bound: Duration,
-    ) -> Vec<Result<Message, RequestFailure>> {
-        self.send_all(requests, bound, Some(Instant::now() + bound)).await
-    }
-
-    async fn send_all(
-        &self,
-        requests: Vec<Outgoing>,
-        silence: Duration,
-        end: Option<Instant>,
-    ) -> Vec<Result<Message, RequestFailure>> {
-        if self.is_closed() {
-            // The client drains yet, and may answer or fail in another way.
-            return requests.iter().map(|_| Err(RequestFailure::Closed)).collect();
-        }
-        let client = &self.inner.client;
-        let mut answers: Vec<Option<Result<Message, RequestFailure>>> = Vec::new();
-        answers.resize_with(requests.len(), || None);
-        let mut waiting = requests.into_iter().enumerate();
-        let mut in_flight = FuturesUnordered::new();
-        let mut reconnects = self.reconnects();
-        let mut last_answer = Instant::now();
-        let mut alarm = pin!(tokio::time::sleep(silence));
-        let failure = loop {
-            while in_flight.len() < WINDOW
-                && let Some((index, request)) = waiting.next()
-            {
-                // With a budget, a request that tokio lets wait a turn would be sent behind later ones.
-                in_flight.push(tokio::task::unconstrained(async move { (index, answer(client, request).await) }));
-            }
-            if in_flight.is_empty() {
-                break RequestFailure::Disconnected;
-            }
-            tokio::select! {
-                biased;
-                Some((index, answer)) = in_flight.next() => {
-                    answers[index] = Some(answer);
-                    while let Some(Some((index, answer))) = in_flight.next().now_or_never() {
-                        answers[index] = Some(answer);
-                    }
-                    last_answer = Instant::now();
-                }
-                Ok(()) = reconnects.changed() => in_flight = FuturesUnordered::new(),
-                () = self.inner.closed.cancelled() => break RequestFailure::Closed,
-                () = alarm.as_mut() => {
-                    let due = end.unwrap_or(last_answer + silence);
-                    if Instant::now() >= due {
-                        break RequestFailure::Timeout(silence);
-                    }
-                    alarm.as_mut().reset(due);
-                }
-            }
-        };
-        let open = |failure: &RequestFailure| match failure {
-            RequestFailure::Timeout(time) => RequestFailure::Timeout(*time),
-            RequestFailure::Closed => RequestFailure::Closed,
-            _ => RequestFailure::Disconnected,
-        };
-        answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(open(&failure)))).collect()
+    pub(crate) async fn request_all_within(&self, requests: Vec<Outgoing>, bound: Duration) -> Vec<Answer> {
+        self.send_all(Box::new(requests.into_iter()), |answer| answer, bound, Some(Instant::now() + bound)).await
     }
 }
 
@@ -423,20 +395,6 @@ impl fmt::Debug for ConnectionService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionService").field("location", &self.inner.location).finish_non_exhaustive()
     }
-}
-
-async fn answer(client: &Client, request: Outgoing) -> Result<Message, RequestFailure> {
-    // The batch has one clock for all of its requests, so the request itself has none.
-    let mut sent = Request::new().payload(request.payload).timeout(None);
-    if let Some(headers) = request.headers {
-        sent = sent.headers(headers);
-    }
-    client.send_request(request.subject, sent).await.map_err(|error| match error.kind() {
-        async_nats::RequestErrorKind::NoResponders => RequestFailure::NoResponders,
-        async_nats::RequestErrorKind::MaxPayloadExceeded => RequestFailure::TooLarge,
-        async_nats::RequestErrorKind::TimedOut => RequestFailure::Disconnected,
-        _ => RequestFailure::Client(error),
-    })
 }
 
 fn parse_servers(servers: &[String]) -> Result<Vec<ServerAddr>, StorageError> {

@@ -220,7 +220,7 @@ pub(crate) fn stream_name(bucket: &str) -> String {
 
 /// The subject of a key.
 pub(crate) fn subject(bucket: &str, key: &str) -> String {
-    format!("$KV.{bucket}.{key}")
+    ["$KV.", bucket, ".", key].concat()
 }
 
 /// The key of a subject.

@@ -4,14 +4,14 @@
 //! trusts options that the server dropped. Reads go to a stream's leader. A refusal keeps its code; decisions are made
 //! above by kind, never by text (but for one error that the server tells apart only by its text).
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
-    connection::{ConnectionService, Outgoing, RequestFailure},
+    connection::{Answer, ConnectionService, Outgoing, RequestFailure, Requests},
     storage::{StorageError, StorageErrorKind},
 };
 
@@ -361,47 +361,35 @@ impl StreamService {
     // ---- Publishing ------------------------------------------------------------------------------------------
 
     pub(crate) async fn publish(&self, message: Outgoing) -> Result<u64, PublishFailure> {
-        let mut outcomes = self.publish_all(vec![message]).await;
+        let mut outcomes = self.publish_all(Box::new(std::iter::once(message))).await;
         outcomes.pop().unwrap_or(Err(PublishFailure::Unknown(RequestFailure::Closed)))
     }
 
     /// Publishes in order, a bounded number in flight; the sequence of each stored message, in order.
-    pub(crate) async fn publish_all(&self, messages: Vec<Outgoing>) -> Vec<Result<u64, PublishFailure>> {
-        let silence: Duration = self.connection.request_timeout();
-        let answers = self.connection.request_all(messages, silence).await;
-        answers
-            .into_iter()
-            .map(|answer| {
-                acknowledged(answer.as_ref().map(|m| &m.payload)).unwrap_or_else(|| Err(publish_failure(answer.err())))
-            })
-            .collect()
+    pub(crate) async fn publish_all(&self, messages: Requests<'_>) -> Vec<Result<u64, PublishFailure>> {
+        self.connection.exchange_all(messages, stored, self.connection.request_timeout()).await
     }
 }
 
 /// Expects the last message of the published subject to have this sequence; 0: that there is none.
 pub(crate) const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 
-fn acknowledged(answer: Result<&Bytes, &RequestFailure>) -> Option<Result<u64, PublishFailure>> {
+fn stored(answer: Answer) -> Result<u64, PublishFailure> {
     #[derive(Deserialize)]
     struct Ack {
         seq: Option<u64>,
         error: Option<ApiError>,
     }
-    let payload = answer.ok()?;
-    Some(match serde_json::from_slice(payload) {
-        Ok(Ack { error: None, seq: Some(seq) }) => Ok(seq),
-        Ok(Ack { error: Some(error), .. }) => Err(refusal(error)),
-        // Not an acknowledgement of a stream: somebody else answers on this subject.
-        _ => Err(PublishFailure::NoStream),
-    })
-}
-
-fn publish_failure(failure: Option<RequestFailure>) -> PublishFailure {
-    match failure {
-        Some(RequestFailure::NoResponders) => PublishFailure::NoStream,
-        Some(RequestFailure::TooLarge) => PublishFailure::TooLarge("larger than the server's max_payload".into()),
-        Some(failure) => PublishFailure::Unknown(failure),
-        None => PublishFailure::Unknown(RequestFailure::Closed),
+    match answer {
+        Ok(message) => match serde_json::from_slice(&message.payload) {
+            Ok(Ack { error: None, seq: Some(seq) }) => Ok(seq),
+            Ok(Ack { error: Some(error), .. }) => Err(refusal(error)),
+            // Not an acknowledgement of a stream: somebody else answers on this subject.
+            _ => Err(PublishFailure::NoStream),
+        },
+        Err(RequestFailure::NoResponders) => Err(PublishFailure::NoStream),
+        Err(RequestFailure::TooLarge) => Err(PublishFailure::TooLarge("larger than the server's max_payload".into())),
+        Err(failure) => Err(PublishFailure::Unknown(failure)),
     }
 }
 

@@ -179,8 +179,13 @@ struct Call {
 async fn settle(shared: &Shared, batch: Vec<Finished>) -> Call {
     let now = BootTime::now();
     let total = batch.len();
-    // What is fenced may only create a terminal result; of the rest nothing may be written.
-    let (batch, given_up): (Vec<_>, Vec<_>) = batch.into_iter().partition(|finished| may_write(finished, now));
+    // What is fenced may only create a terminal result; of the rest nothing may be written. Seldom is anything fenced,
+    // and finished jobs are large to move.
+    let (batch, given_up) = if batch.iter().all(|finished| may_write(finished, now)) {
+        (batch, Vec::new())
+    } else {
+        batch.into_iter().partition(|finished| may_write(finished, now))
+    };
     let settlements = batch
         .iter()
         .map(|finished| Settlement {

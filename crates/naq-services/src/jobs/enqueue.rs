@@ -24,8 +24,10 @@ use crate::{
     trace_context::Sending,
 };
 
-/// Entries per call of the store: bounds one transaction, and what is lost to a caller who drops the future.
-const BATCH: usize = 2_048;
+/// Entries per call of the store at first, and at most: bounds memory, and what is unknown to a caller who drops the future.
+/// Each is twice as large as the one before, because the store idles between two, and at the start until the first is encoded.
+const BATCH_FIRST: usize = 1_024;
+const BATCH_MAX: usize = 8_192;
 /// Duplicates that are looked up at once.
 const LOOKUPS: usize = 32;
 /// How often an id is tried that is taken by something that cannot be seen.
@@ -139,8 +141,11 @@ impl JobService {
         clock: &Result<Timestamp>,
     ) -> Vec<Result<Receipt>> {
         let mut sending = Sending::of(jobs.size_hint().0);
+        let mut size = BATCH_FIRST;
         let mut encode = |sending: &mut Sending| {
-            jobs.by_ref().take(BATCH).map(|job| self.plan(job?, clock, sending)).collect::<Vec<_>>()
+            let batch = jobs.by_ref().take(size).map(|job| self.plan(job?, clock, sending)).collect::<Vec<_>>();
+            size = (2 * size).min(BATCH_MAX);
+            batch
         };
         let (mut outcomes, mut batch, mut untold) = (Vec::new(), encode(&mut sending), Vec::new());
         while !batch.is_empty() {

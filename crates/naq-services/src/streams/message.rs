@@ -71,27 +71,42 @@ impl Delivery {
     /// Reads `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`, with or without
     /// domain and account after `ACK` and a token at the end.
     pub(crate) fn parse(reply: &str) -> Option<Self> {
-        let tokens: Vec<&str> = reply.split('.').collect();
-        if tokens.len() < 9 || tokens[0] != "$JS" || tokens[1] != "ACK" {
+        let ([_, _, delivered, stream_seq, consumer_seq, nanos, pending], is_ack) = place(reply)?;
+        if !is_ack {
             return None;
         }
-        let first = if tokens.len() == 9 { 4 } else { 6 };
-        let number = |offset: usize| tokens.get(first + offset)?.parse::<u64>().ok();
+        let nanos: u64 = nanos.parse().ok()?;
         Some(Self {
-            delivered: number(0)?,
-            stream_seq: number(1)?,
-            consumer_seq: number(2)?,
-            time: Timestamp::from_unix_millis(i64::try_from(number(3)? / 1_000_000).ok()?)?,
-            pending: number(4)?,
+            delivered: delivered.parse().ok()?,
+            stream_seq: stream_seq.parse().ok()?,
+            consumer_seq: consumer_seq.parse().ok()?,
+            time: Timestamp::from_unix_millis(i64::try_from(nanos / 1_000_000).ok()?)?,
+            pending: pending.parse().ok()?,
         })
     }
 
     /// The stream and the consumer that such a subject names.
     pub(crate) fn origin(reply: &str) -> Option<(&str, &str)> {
-        let tokens: Vec<&str> = reply.split('.').collect();
-        let first = if tokens.len() == 9 { 2 } else { 4 };
-        Some((tokens.get(first)?, tokens.get(first + 1)?))
+        let ([stream, consumer, ..], _) = place(reply)?;
+        Some((stream, consumer))
     }
+}
+
+/// The tokens of an acknowledgement's subject from the stream's name on, and whether it is one by its first tokens.
+fn place(reply: &str) -> Option<([&str; 7], bool)> {
+    const LONGEST: usize = 12;
+    let (mut tokens, mut count) = ([""; LONGEST], 0);
+    for token in reply.splitn(LONGEST, '.') {
+        tokens[count] = token;
+        count += 1;
+    }
+    let from = match count {
+        ..9 => return None,
+        9 => 2,
+        _ => 4,
+    };
+    let place = tokens[from..from + 7].try_into().ok()?;
+    Some((place, tokens[0] == "$JS" && tokens[1] == "ACK"))
 }
 
 impl StoredMessage {

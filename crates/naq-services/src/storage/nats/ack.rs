@@ -28,27 +28,24 @@ const EXCUSED_FOR: Duration = Duration::from_secs(24 * 3600);
 
 impl Shared {
     /// Acknowledges without waiting for the server.
-    pub(super) async fn acknowledge(&self, lease: &Lease) -> Result<()> {
-        let sent = self.connection.publish(Token::read(lease).reply.to_owned(), None, ACK).await;
-        sent.map_err(|failure| self.streams.error("settle", failure.into()))
+    pub(super) async fn acknowledge(&self, leases: &[&Lease]) -> Vec<Result<()>> {
+        let messages = leases.iter().map(|lease| (Token::read(lease).reply.to_owned(), ACK)).collect();
+        let sent = self.connection.publish_all(messages).await;
+        sent.into_iter().map(|sent| sent.map_err(|failure| self.streams.error("settle", failure.into()))).collect()
     }
 
     /// Acknowledges, and returns when the server has confirmed.
     pub(super) async fn acknowledge_confirmed(&self, leases: &[&Lease]) -> Vec<Result<()>> {
-        let mut consumers: HashMap<_, Vec<usize>> = HashMap::new();
+        let mut last: HashMap<_, usize> = HashMap::new();
         for (index, lease) in leases.iter().enumerate() {
-            consumers.entry(Delivery::origin(Token::read(lease).reply)).or_default().push(index);
+            last.insert(Delivery::origin(Token::read(lease).reply), index);
         }
+        let mut before: Vec<bool> = leases.iter().map(|_| true).collect();
+        let last: Vec<usize> = last.into_values().inspect(|index| before[*index] = false).collect();
         let reconnects = self.connection.reconnects();
-        let mut last = Vec::with_capacity(consumers.len());
-        for batch in consumers.values() {
-            let Some((at, before)) = batch.split_last() else { continue };
-            for index in before {
-                // One that cannot be sent now is sent again below: the connection is gone.
-                let _sent = self.acknowledge(leases[*index]).await;
-            }
-            last.push(*at);
-        }
+        // One that cannot be sent now is sent again below: the connection is gone.
+        let _sent =
+            self.acknowledge(&leases.iter().zip(before).filter_map(|(l, b)| b.then_some(*l)).collect::<Vec<_>>()).await;
         let confirmed = self.confirm(&last.iter().map(|at| leases[*at]).collect::<Vec<_>>()).await;
         if confirmed.iter().any(Result::is_err) || reconnects.has_changed().unwrap_or(true) {
             return self.confirm(leases).await;
@@ -78,8 +75,8 @@ impl Shared {
             leases.iter().filter_map(|lease| Some((&lease.id, delivered(lease)?))).collect();
         self.excuse(&deliveries).await;
         crash_point("nats.hand_back.excused");
-        for lease in &leases {
-            let sent = self.connection.publish(Token::read(lease).reply.to_owned(), None, NAK).await;
+        let messages = leases.iter().map(|lease| (Token::read(lease).reply.to_owned(), NAK)).collect();
+        for sent in self.connection.publish_all(messages).await {
             sent.map_err(|failure| self.streams.error("hand back", failure.into()))?;
         }
         crash_point("nats.hand_back.given");
@@ -99,15 +96,12 @@ impl Shared {
     /// next delivery finds it. One that cannot be written costs the job a look that finds nothing: it counts as suspect.
     async fn excuse(&self, deliveries: &[(&JobId, u64)]) {
         let bucket = self.names.bucket(Bucket::Control);
-        let messages = deliveries
-            .iter()
-            .map(|(id, delivered)| Outgoing {
-                subject: kv_stores::subject(&bucket, &Names::hand_back_key(id)),
-                headers: Some(kv_stores::life(EXCUSED_FOR)),
-                payload: delivered.to_string().into(),
-            })
-            .collect();
-        let answers = self.streams.publish_all(messages).await;
+        let messages = deliveries.iter().map(|(id, delivered)| Outgoing {
+            subject: kv_stores::subject(&bucket, &Names::hand_back_key(id)),
+            headers: Some(kv_stores::life(EXCUSED_FOR)),
+            payload: delivered.to_string().into(),
+        });
+        let answers = self.streams.publish_all(Box::new(messages)).await;
         let failed = answers.iter().filter(|answer| answer.is_err()).count();
         if failed > 0 {
             tracing::warn!(failed, "jobs are handed back without an excuse; they will be taken for suspects");

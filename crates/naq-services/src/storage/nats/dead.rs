@@ -39,8 +39,8 @@ impl Shared {
             if open.is_empty() {
                 break;
             }
-            let messages = open.iter().map(|index| self.dead_message(letters[*index].0, letters[*index].1)).collect();
-            let answers = self.streams.publish_all(messages).await;
+            let messages = open.iter().map(|index| self.dead_message(letters[*index].0, letters[*index].1));
+            let answers = self.streams.publish_all(Box::new(messages)).await;
             let mut again = Vec::new();
             for (index, answer) in open.into_iter().zip(answers) {
                 outcomes[index] = match answer {

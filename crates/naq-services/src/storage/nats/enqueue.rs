@@ -112,8 +112,8 @@ impl Shared {
         publish: Vec<(usize, bool)>,
         outcomes: &mut [Option<Result<Enqueued>>],
     ) {
-        let messages = publish.iter().map(|(index, review)| self.entry_message(&entries[*index], *review)).collect();
-        let answers = self.streams.publish_all(messages).await;
+        let messages = publish.iter().map(|(index, review)| self.entry_message(&entries[*index], *review));
+        let answers = self.streams.publish_all(Box::new(messages)).await;
         crash_point("nats.enqueue.published");
         let mut unsure = Vec::new();
         for ((index, _), answer) in publish.into_iter().zip(answers) {
@@ -164,8 +164,9 @@ impl Shared {
                 .into_iter()
                 .partition(|(index, _)| made.get(&entries[*index].address.queue).is_none_or(Option::is_none));
             unseen.extend(unready);
-            let messages = missing.iter().map(|(index, _)| self.entry_message(&entries[*index], true)).collect();
-            for ((index, error), answer) in missing.into_iter().zip(self.streams.publish_all(messages).await) {
+            let messages = missing.iter().map(|(index, _)| self.entry_message(&entries[*index], true));
+            let answers = self.streams.publish_all(Box::new(messages)).await;
+            for ((index, error), answer) in missing.into_iter().zip(answers) {
                 match answer {
                     // What holds the address now is the first attempt, which was still on its way.
                     Ok(_) | Err(PublishFailure::SubjectTaken | PublishFailure::Conflict) => {

@@ -23,8 +23,8 @@ const BODIES: usize = 64;
 impl Shared {
     pub(super) async fn append_events(&self, batches: Vec<EventBatch>) -> Result<()> {
         self.ensure_events().await?;
-        let messages = batches.into_iter().map(|batch| self.event_message(batch)).collect();
-        for outcome in self.streams.publish_all(messages).await {
+        let messages = batches.into_iter().map(|batch| self.event_message(batch));
+        for outcome in self.streams.publish_all(Box::new(messages)).await {
             if let Err(failure) = outcome {
                 if matches!(failure, PublishFailure::NoStream) {
                     // It was removed; the next call makes it anew.

@@ -32,7 +32,11 @@ pub(super) struct Token<'a> {
 
 impl<'a> Token<'a> {
     pub(super) fn write(reply: &str, since: Duration) -> Arc<str> {
-        format!("{reply}{MARK}{}", since.as_millis()).into()
+        let mut token = String::with_capacity(reply.len() + 16);
+        token.push_str(reply);
+        token.push(MARK);
+        token.push_str(&since.as_millis().to_string());
+        token.into()
     }
 
     /// Reads a token; one that is not ours is taken for a subject, and for lost.

@@ -72,7 +72,7 @@ impl Shared {
             }
         }
         let (which, messages): (Vec<usize>, Vec<_>) = claims.into_iter().unzip();
-        let answers = self.streams.publish_all(messages).await;
+        let answers = self.streams.publish_all(Box::new(messages.into_iter())).await;
         crash_point("nats.promote.claimed");
         for (index, answer) in which.into_iter().zip(answers) {
             let step = &mut steps[index];
@@ -128,8 +128,8 @@ impl Shared {
                 Err(error) => steps[index].outcome = Some(Err(error)),
             }
         }
-        let messages = ready.iter().map(|index| self.job_message(&steps[*index].promotion.entry, true)).collect();
-        let answers = self.streams.publish_all(messages).await;
+        let messages = ready.iter().map(|index| self.job_message(&steps[*index].promotion.entry, true));
+        let answers = self.streams.publish_all(Box::new(messages)).await;
         let mut again = Vec::new();
         for (index, answer) in ready.into_iter().zip(answers) {
             match answer {

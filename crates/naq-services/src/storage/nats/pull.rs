@@ -26,7 +26,8 @@ use super::{
 };
 use crate::{
     storage::{
-        Claim, Consumer, ConsumerEvent, ConsumerOptions, Demand, Lane, Lease, Result, StorageError, StorageErrorKind,
+        Claim, Consumer, ConsumerEvent, ConsumerOptions, Demand, Lane, Lease, QueueOptions, Result, StorageError,
+        StorageErrorKind,
     },
     streams::{Delivery, header, nanos, uptime},
 };
@@ -49,6 +50,8 @@ const TROUBLE_EVERY: Duration = Duration::from_secs(1);
 const RETRY_SEND: Duration = Duration::from_millis(10);
 /// Claims handed out in one event.
 const BATCH_MAX: usize = 1024;
+/// Room that is made for them at first.
+const CLAIMS_USUAL: usize = 64;
 
 const LANES: usize = Priority::ALL.len();
 
@@ -288,7 +291,7 @@ impl Puller {
 
     /// Takes what has arrived: claims in one event, statuses as they are.
     fn take(&mut self, first: Message) {
-        let mut claims = Vec::new();
+        let mut claims = Vec::with_capacity(CLAIMS_USUAL);
         let mut next = Some(first);
         while let Some(message) = next {
             match message.status {
@@ -314,8 +317,10 @@ impl Puller {
         let place = read.as_ref().and_then(|(delivery, _): &(Delivery, _)| {
             self.shared.names.read_delivered(&message.subject, delivery.stream_seq)
         });
-        let queue = place.as_ref().and_then(|(name, ..)| self.options.queues.iter().position(|q| q.name == *name));
-        let (Some((delivery, token)), Some((name, priority, id)), Some(queue)) = (read, place, queue) else {
+        let queue = place
+            .as_ref()
+            .and_then(|(name, ..)| self.options.queues.iter().position(|queue| queue.name.as_str() == *name));
+        let (Some((delivery, token)), Some((_, priority, id)), Some(queue)) = (read, place, queue) else {
             // Cannot come from these streams: their subjects are exactly the lanes.
             tracing::warn!(subject = %message.subject, "a message that is no job arrived and is left alone");
             return None;
@@ -327,10 +332,11 @@ impl Puller {
             _ => u64::MAX,
         };
         let doubtful = delivery.delivered > 1 || delivery.stream_seq <= boundary || header(&message, REVIEW).is_some();
+        let QueueOptions { name, lease, .. } = &self.options.queues[queue];
         Some(Claim {
-            lease: Lease { id: id.clone(), token, duration: self.options.queues[queue].lease },
+            lease: Lease { id: id.clone(), token, duration: *lease },
             lane: Lane { queue, priority },
-            address: Address { id, queue: name, priority, stored_at: delivery.time },
+            address: Address { id, queue: name.clone(), priority, stored_at: delivery.time },
             body: message.payload,
             doubtful,
         })

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use async_nats::HeaderMap;
 use futures_util::StreamExt;
 use naq_models::JobId;
 use tokio::time::Instant;
@@ -46,8 +47,7 @@ impl Shared {
         let mut outcomes: Vec<Option<Result<Written>>> = records.iter().map(|_| None).collect();
         let mut open: Vec<(usize, u64)> = records.iter().enumerate().map(|(i, (_, r))| (i, r.generation)).collect();
         for attempt in 0..ATTEMPTS {
-            let messages = open.iter().map(|(i, expected)| self.result_message(records[*i], *expected)).collect();
-            let answers = self.streams.publish_all(messages).await;
+            let answers = self.streams.publish_all(Box::new(self.result_messages(records, &open))).await;
             let mut look = Vec::new();
             let mut lost_answers = false;
             for ((index, _), answer) in open.drain(..).zip(answers) {
@@ -109,10 +109,33 @@ impl Shared {
         again
     }
 
-    fn result_message(&self, (id, record): (&JobId, &ResultRecord), expected: u64) -> Outgoing {
-        let mut headers = async_nats::HeaderMap::new();
+    fn result_messages<'a>(
+        &'a self,
+        records: &'a [(&JobId, &ResultRecord)],
+        open: &'a [(usize, u64)],
+    ) -> impl ExactSizeIterator<Item = Outgoing> {
+        // Most results of a batch have the same headers, which cost more to make than to copy.
+        let mut last: Option<((u64, Duration), HeaderMap)> = None;
+        let message = move |&(index, expected): &(usize, u64)| {
+            let (id, record) = records[index];
+            let kept = last.take().filter(|(of, _)| *of == (expected, record.ttl));
+            let (of, headers) =
+                kept.unwrap_or_else(|| ((expected, record.ttl), self.result_headers(expected, record.ttl)));
+            let message = Outgoing {
+                subject: self.names.result(id),
+                headers: Some(headers.clone()),
+                payload: record.body.clone(),
+            };
+            last = Some((of, headers));
+            message
+        };
+        open.iter().map(message)
+    }
+
+    fn result_headers(&self, expected: u64, ttl: Duration) -> HeaderMap {
+        let mut headers = HeaderMap::new();
         headers.insert(EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string().as_str());
-        let ttl = record.ttl.clamp(Duration::from_millis(1), LONGEST_TTL);
+        let ttl = ttl.clamp(Duration::from_millis(1), LONGEST_TTL);
         let whole = ttl.subsec_nanos() == 0;
         if self.results_expire {
             let seconds = ttl.as_secs() + u64::from(!whole);
@@ -121,7 +144,7 @@ impl Shared {
         if !(self.results_expire && whole) {
             headers.insert(TTL_MILLIS, ttl.as_millis().to_string().as_str());
         }
-        Outgoing { subject: self.names.result(id), headers: Some(headers), payload: record.body.clone() }
+        headers
     }
 
     pub(super) async fn get_result(&self, id: &JobId) -> Result<Option<StoredResult>> {

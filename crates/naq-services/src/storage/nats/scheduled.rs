@@ -101,8 +101,8 @@ impl Shared {
         let mut outcomes: Vec<Option<Result<()>>> = entries.iter().map(|_| None).collect();
         let mut open: Vec<(usize, u64)> = (0..entries.len()).map(|index| (index, 0)).collect();
         for _ in 0..ATTEMPTS {
-            let messages = open.iter().map(|(i, expected)| self.scheduled_message(entries[*i], *expected)).collect();
-            let answers = self.streams.publish_all(messages).await;
+            let messages = open.iter().map(|(i, expected)| self.scheduled_message(entries[*i], *expected));
+            let answers = self.streams.publish_all(Box::new(messages)).await;
             let mut look = Vec::new();
             for ((index, _), answer) in open.drain(..).zip(answers) {
                 match answer {

@@ -196,18 +196,18 @@ impl Shared {
     }
 
     async fn settle_acknowledgements(&self, steps: &mut [Step]) {
-        let mut failures: Vec<(usize, StorageError)> = Vec::new();
-        let mut confirm = Vec::new();
-        for (index, step) in steps.iter().enumerate().filter(|(_, step)| step.goes_on()) {
-            if !step.recorded {
-                confirm.push(index);
-            } else if let Err(error) = self.acknowledge(&step.settlement.lease).await {
-                failures.push((index, error));
-            }
-        }
-        let leases: Vec<_> = confirm.iter().map(|index| &steps[*index].settlement.lease).collect();
-        let confirmed = self.acknowledge_confirmed(&leases).await;
-        failures.extend(confirm.into_iter().zip(confirmed).filter_map(|(index, c)| Some((index, c.err()?))));
+        let going = || steps.iter().enumerate().filter(|(_, step)| step.goes_on());
+        let (sure, unsure): (Vec<usize>, Vec<usize>) =
+            going().map(|(index, _)| index).partition(|i| steps[*i].recorded);
+        let leases = |which: &[usize]| which.iter().map(|index| &steps[*index].settlement.lease).collect::<Vec<_>>();
+        let sent = self.acknowledge(&leases(&sure)).await;
+        let confirmed = self.acknowledge_confirmed(&leases(&unsure)).await;
+        let failures: Vec<(usize, StorageError)> = sure
+            .into_iter()
+            .zip(sent)
+            .chain(unsure.into_iter().zip(confirmed))
+            .filter_map(|(i, s)| Some((i, s.err()?)))
+            .collect();
         crash_point("nats.settle.ack");
         for (index, error) in failures {
             steps[index].outcome = Some(Err(error));
