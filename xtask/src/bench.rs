@@ -1,33 +1,37 @@
-//! `cargo xtask bench`: naq's speed as ratios to bare loops, measured in one run.
+//! `cargo xtask bench`: what naq costs, as ratios to bare loops, as a gate against getting slower, and in workloads.
 //!
 //! Invariant: it starts and ends the servers it needs, on loopback, with stores in a temporary folder on the disk of the
-//! target directory; a missed budget of a gated row fails the task. What is measured and how is in
-//! `crates/naq-worker/benches/speed`; here the machine is described and the table is judged and printed.
+//! target directory; a missed budget or a fallen ratio of a gated row fails the task. What is measured and how is in
+//! `crates/naq-worker/benches/speed` and in `naq bench`; here the machine is described, and what was found is judged,
+//! printed, and written into the documentation.
 
+mod gate;
 mod machine;
+mod markdown;
 mod page;
+mod plot;
+mod program;
 mod server;
 mod table;
+mod workloads;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
 
-use crate::process::{cargo, run as run_command};
 use crate::testing::target_directory;
 use crate::tools;
 use machine::Machine;
+use program::Plan;
 use server::Server;
-use table::Report;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Fewer rounds and fewer jobs: to see that it works, not to judge
     #[arg(long)]
     quick: bool,
-    /// Which stores to measure
+    /// Which stores to measure; the gate measures those that it gates
     #[arg(long, value_enum, default_value_t = Stores::All)]
     store: Stores,
     /// What to measure
@@ -36,7 +40,7 @@ pub(crate) struct Options {
     /// Where the JSON goes [default: bench.json in the target directory]
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Write the table into docs/operating/speed.md
+    /// Write what was found into docs/operating; of the gate: record the ratios that later runs are held against
     #[arg(long, conflicts_with = "quick")]
     write: bool,
 }
@@ -49,7 +53,12 @@ enum Part {
     Delayed,
     /// What events cost, and how fast the history of one job is found
     Events,
+    /// The three before this
     All,
+    /// What users do, by `naq bench`, on every store
+    Workloads,
+    /// Whether the gated ratios have fallen under what is recorded
+    Gate,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -64,28 +73,37 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     fs::create_dir_all(&target)?;
     let scratch = tempfile::Builder::new().prefix("bench-").tempdir_in(&target).context("no scratch folder")?;
     let out = options.out.clone().unwrap_or_else(|| target.join("bench.json"));
-    let servers = if options.store == Stores::Sqlite { Vec::new() } else { servers(&scratch)? };
+    match options.part {
+        Part::Gate if options.quick => bail!("the gate is short as it is: it does not go with --quick"),
+        Part::Gate if options.write => gate::record(scratch.path(), &out),
+        Part::Gate => gate::check(scratch.path(), &out),
+        Part::Workloads => workloads::run(options, &target, scratch.path(), &out),
+        Part::Speed | Part::Delayed | Part::Events | Part::All => measure(options, scratch.path(), &out),
+    }
+}
 
-    let nats: Vec<_> = servers
-        .iter()
-        .map(|(name, server)| json!({ "name": name, "url": server.url(), "gated": *name == GATED }))
-        .collect();
-    let plan = json!({ "measure": {
-        "quick": options.quick,
-        "speed": matches!(options.part, Part::Speed | Part::All),
-        "delayed": matches!(options.part, Part::Delayed | Part::All),
-        "events": matches!(options.part, Part::Events | Part::All),
-        "sqlite": options.store != Stores::Nats,
-        "nats": nats,
-        "scratch": scratch.path(),
-        "out": &out,
-    }});
-    let mut bench = cargo(["bench", "--quiet", "--package", "naq-worker", "--bench", "speed", "--"]);
-    run_command(bench.arg(plan.to_string()))?;
+/// The gate as `cargo xtask ci` runs it.
+pub(crate) fn gate() -> Result<()> {
+    run(&Options { quick: false, store: Stores::All, part: Part::Gate, out: None, write: false })
+}
+
+fn measure(options: &Options, scratch: &Path, out: &Path) -> Result<()> {
+    let servers = if options.store == Stores::Sqlite { Vec::new() } else { servers(scratch)? };
+    let plan = Plan {
+        quick: options.quick,
+        speed: matches!(options.part, Part::Speed | Part::All),
+        gate: None,
+        delayed: matches!(options.part, Part::Delayed | Part::All),
+        events: matches!(options.part, Part::Events | Part::All),
+        sqlite: options.store != Stores::Nats,
+        nats: servers.iter().map(program::Measured::new).collect(),
+        scratch,
+        out,
+    };
+    let report = plan.measure()?;
     drop(servers);
 
-    let report = Report::read(&out)?;
-    let machine = Machine::look(scratch.path());
+    let machine = Machine::look(scratch);
     println!("\n{}", machine.line());
     for store in &report.stores {
         println!("{}: {}", store.version, store.durability);
@@ -93,7 +111,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     println!("\n{}", table::render(&report));
     println!("written to {}", out.display());
     if options.write {
-        page::write(&report, &machine)?;
+        page::write_speed(&report, &machine)?;
     }
     let missed = table::missed(&report);
     if !missed.is_empty() && !options.quick {
@@ -102,14 +120,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The server whose ratios have to be kept.
-const GATED: &str = "2.15";
-
-fn servers(scratch: &tempfile::TempDir) -> Result<Vec<(&'static str, Server)>> {
-    let tools = tools::all()?;
-    let mut servers = Vec::new();
-    for (name, program) in [(GATED, &tools.nats_2_15), ("2.9", &tools.nats_2_9)] {
-        servers.push((name, Server::start(program, &scratch.path().join(name))?));
-    }
-    Ok(servers)
+fn servers(scratch: &Path) -> Result<Vec<(&'static str, Server)>> {
+    let old = ("2.9", Server::start(&tools::all()?.nats_2_9, &scratch.join("2.9"))?);
+    Ok(vec![Server::gated(scratch)?, old])
 }

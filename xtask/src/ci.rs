@@ -12,7 +12,7 @@ use anyhow::{Error, Result, bail};
 use crate::advisories::{self, Checked};
 use crate::process::{cargo, root, run as run_command};
 use crate::testing::{self, Selection};
-use crate::{features, tidy, tools};
+use crate::{bench, features, tidy, tools};
 
 pub(crate) fn run() -> Result<()> {
     let tools = tools::all()?;
@@ -51,6 +51,8 @@ pub(crate) fn run() -> Result<()> {
         ]);
         run_command(doc.env("RUSTDOCFLAGS", "-D warnings"))
     });
+    // After all builds and before the tests, when nothing else keeps the machine busy.
+    steps.step("speed", bench::gate);
     // Not a step: nothing but failures may follow the runner's summary.
     println!("\n=== test");
     if let Err(error) = testing::run(&Selection::default()) {

@@ -60,6 +60,12 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{line}` did not print UTF-8"))
 }
 
+/// Announces the command and runs it with its messages on the terminal; its standard output.
+pub(crate) fn printed(command: &mut Command) -> Result<String> {
+    println!("$ {}", shown(command));
+    output(command.stderr(Stdio::inherit()))
+}
+
 fn shown(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy()];
     words.extend(command.get_args().map(|arg| arg.to_string_lossy()));

@@ -61,7 +61,8 @@ pages! {
     from_sidekiq: "docs/migrating/from-sidekiq.md", norun 0;
     logging: "docs/operating/logging.md", norun 0;
     metrics: "docs/operating/metrics.md", norun 2;
-    speed: "docs/operating/speed.md", norun 1;
+    speed: "docs/operating/speed.md", norun 3;
+    workloads: "docs/operating/workloads.md", norun 1;
     top: "docs/operating/top.md", norun 1;
     tracing: "docs/operating/tracing.md", norun 1;
 }

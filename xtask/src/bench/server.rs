@@ -10,6 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::tools;
+
+/// The server whose ratios have to be kept.
+pub(super) const GATED: &str = "2.15";
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) struct Server {
@@ -35,6 +39,11 @@ impl Server {
         let mut server = Server { child, url: String::new() };
         server.url = server.wait_for_port(folder)?;
         Ok(server)
+    }
+
+    /// The one whose ratios have to be kept, with its name.
+    pub(super) fn gated(folder: &Path) -> Result<(&'static str, Self)> {
+        Ok((GATED, Self::start(&tools::all()?.nats_2_15, &folder.join(GATED))?))
     }
 
     pub(super) fn url(&self) -> &str {

@@ -8,6 +8,9 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use super::markdown::{self, thousands};
+use super::plot::Bar;
+
 /// What the measurements wrote.
 #[derive(Debug, Deserialize)]
 pub(super) struct Report {
@@ -32,15 +35,54 @@ pub(super) struct Row {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Found {
-    Ratio { naq: f64, bare: f64, ratio: f64, ratio_low: f64, ratio_high: f64, against: String, at_least: Option<f64> },
-    Latency { p50_ms: f64, p99_ms: f64, p50_below_ms: Option<f64> },
-    Amount { value: f64, unit: String, below: Option<f64> },
+    Ratio {
+        naq: f64,
+        bare: f64,
+        ratio: f64,
+        ratio_low: f64,
+        ratio_high: f64,
+        ratios: Vec<f64>,
+        against: String,
+        at_least: Option<f64>,
+    },
+    Latency {
+        p50_ms: f64,
+        p99_ms: f64,
+        p50_below_ms: Option<f64>,
+    },
+    Amount {
+        value: f64,
+        unit: String,
+        below: Option<f64>,
+    },
 }
 
 impl Report {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         serde_json::from_str(&text).context("the report cannot be read")
+    }
+
+    /// The ratios of all rounds, by store and row.
+    pub(super) fn into_ratios(self) -> impl Iterator<Item = (String, Vec<f64>)> {
+        self.rows.into_iter().filter_map(|row| match row.found {
+            Found::Ratio { ratios, .. } => Some((format!("{}, {}", row.store, row.what), ratios)),
+            Found::Latency { .. } | Found::Amount { .. } => None,
+        })
+    }
+
+    /// The ratios as a picture of bars, each with its budget.
+    pub(super) fn bars(&self) -> Vec<Bar> {
+        let bar = |row: &Row| match &row.found {
+            Found::Ratio { ratio, ratio_low, ratio_high, at_least, .. } => Some(Bar {
+                label: format!("{}, {}", row.store, row.what),
+                value: *ratio,
+                span: Some((*ratio_low, *ratio_high)),
+                mark: *at_least,
+            }),
+            Found::Latency { .. } | Found::Amount { .. } => None,
+        };
+        self.rows.iter().filter_map(bar).collect()
     }
 }
 
@@ -56,7 +98,7 @@ impl Row {
 
     fn cells(&self) -> [String; 6] {
         let (value, detail, budget) = match &self.found {
-            Found::Ratio { naq, bare, ratio, ratio_low, ratio_high, against, at_least } => (
+            Found::Ratio { naq, bare, ratio, ratio_low, ratio_high, against, at_least, .. } => (
                 format!("{ratio:.2} ({ratio_low:.2} to {ratio_high:.2})"),
                 format!("{} against {} jobs/s: {against}", thousands(*naq), thousands(*bare)),
                 at_least.map(|least| format!("at least {least:.2}")),
@@ -80,10 +122,6 @@ impl Row {
     }
 }
 
-fn thousands(rate: f64) -> String {
-    if rate < 10_000.0 { format!("{rate:.0}") } else { format!("{:.1} k", rate / 1000.0) }
-}
-
 /// The gated rows whose budget was missed, in words.
 pub(super) fn missed(report: &Report) -> Vec<String> {
     let missed = report.rows.iter().filter(|row| row.gated && row.is_kept() == Some(false));
@@ -95,21 +133,11 @@ pub(super) fn missed(report: &Report) -> Vec<String> {
         .collect()
 }
 
-/// A Markdown table with columns of one width.
+/// A Markdown table.
 pub(super) fn render(report: &Report) -> String {
     let heads = ["store", "what", "measured", "from", "budget", ""].map(str::to_owned);
-    let lines: Vec<_> = std::iter::once(heads).chain(report.rows.iter().map(Row::cells)).collect();
-    let width = |column: usize| lines.iter().map(|cells| cells[column].chars().count()).max().unwrap_or(0).max(3);
-    let mut text = String::new();
-    for (index, cells) in lines.iter().enumerate() {
-        let cells = cells.iter().enumerate().map(|(column, cell)| format!("{cell:<width$}", width = width(column)));
-        text += &format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "));
-        if index == 0 {
-            let rules: Vec<_> = (0..6).map(|column| "-".repeat(width(column))).collect();
-            text += &format!("| {} |\n", rules.join(" | "));
-        }
-    }
-    text
+    let lines: Vec<_> = report.rows.iter().map(|row| row.cells().to_vec()).collect();
+    markdown::table(&heads, &lines)
 }
 
 #[cfg(test)]
@@ -120,7 +148,7 @@ mod tests {
         let text = format!(
             r#"{{"stores": [], "rows": [
                 {{"store": "S", "what": "enqueue", "gated": {gated}, "found": {{"ratio": {{"naq": 9000.0,
-                 "bare": 20000.0, "ratio": {ratio}, "ratio_low": 0.1, "ratio_high": 1.0, "rounds": 3,
+                 "bare": 20000.0, "ratio": {ratio}, "ratio_low": 0.1, "ratio_high": 1.0, "ratios": [0.1, 1.0], "rounds": 3,
                  "jobs_per_round": 1, "against": "bare", "at_least": 0.8}}}}}},
                 {{"store": "S", "what": "idle", "gated": {gated}, "found": {{"latency": {{"p50_ms": {p50_ms},
                  "p99_ms": 9.0, "samples": 1, "p50_below_ms": 2.0}}}}}}]}}"#
@@ -137,11 +165,8 @@ mod tests {
     }
 
     #[test]
-    fn every_line_of_the_table_is_as_wide_as_the_others() {
+    fn a_missed_budget_stands_in_the_table() {
         let table = render(&report(true, 0.5, 1.0));
-        let widths: Vec<_> = table.lines().map(|line| line.chars().count()).collect();
-        assert_eq!(widths.len(), 4);
-        assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
         assert!(table.contains("9000 against 20.0 k jobs/s: bare") && table.contains("MISSED"), "{table}");
     }
 }

@@ -46,11 +46,11 @@ pub(crate) async fn measure(plan: &Plan, server: &Server, report: &mut Report) -
             .into(),
     });
     let bench = Bench { plan, server, name: format!("NATS {}", server.name), storage, bare };
-    if plan.speed {
-        bench.enqueue(report).await?;
-        for keep in [Keep::Result, Keep::Nothing] {
-            bench.run(report, keep).await?;
-        }
+    bench.enqueue(report).await?;
+    for keep in [Keep::Result, Keep::Nothing] {
+        bench.run(report, keep).await?;
+    }
+    if plan.beyond_ratios() {
         bench.against_fixed(report).await?;
         bench.latency(report).await?;
         bench.footprint(report).await?;
@@ -126,6 +126,9 @@ impl Bench<'_> {
     async fn enqueue(&self, report: &mut Report) -> Result<()> {
         let jobs = self.plan.jobs();
         let what = "enqueue, pipelined";
+        if !self.plan.compares(&self.name, what) {
+            return Ok(());
+        }
         let compared = compare(
             &format!("{}, {what}", self.name),
             self.plan.rounds(),
@@ -216,6 +219,9 @@ impl Bench<'_> {
             Keep::Result => ("with", "run with result", "bare loop of pull, result publish, ack"),
             Keep::Nothing => ("without", "run without result", "bare loop of pull and ack"),
         };
+        if !self.plan.compares(&self.name, what) {
+            return Ok(());
+        }
         let compared = compare(
             &format!("{}, {what}", self.name),
             self.plan.rounds(),

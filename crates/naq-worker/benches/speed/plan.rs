@@ -1,6 +1,6 @@
 //! [`Plan`]: what to measure, and on what; written by xtask.
 //!
-//! Invariant: sizes follow from `quick` alone, so that two runs of one command measure the same.
+//! Invariant: sizes follow from `quick` and `gate` alone, so that two runs of one command measure the same.
 
 use std::path::PathBuf;
 
@@ -25,6 +25,8 @@ pub(crate) struct Plan {
     pub(crate) quick: bool,
     /// Compare with bare loops, and measure latency and footprint.
     pub(crate) speed: bool,
+    /// Of `speed`, only these ratios, in short rounds.
+    pub(crate) gate: Option<Gate>,
     /// Measure the scheduler while very many delayed jobs wait.
     pub(crate) delayed: bool,
     /// Measure what events cost, and how fast those of one job are found.
@@ -37,6 +39,18 @@ pub(crate) struct Plan {
     pub(crate) scratch: PathBuf,
     /// Where the report goes.
     pub(crate) out: PathBuf,
+}
+
+/// The ratios that are held against recorded ones.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Gate {
+    /// Store and row: `SQLite, run with result`.
+    pub(crate) rows: Vec<String>,
+    /// Rounds, after the one that does not count.
+    pub(crate) pairs: usize,
+    /// Jobs of one side of a pair.
+    pub(crate) jobs: usize,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -57,8 +71,28 @@ pub(crate) enum Served {
 }
 
 impl Plan {
+    /// Whether the ratio of `what` on `store` is to be measured.
+    pub(crate) fn compares(&self, store: &str, what: &str) -> bool {
+        let row = format!("{store}, {what}");
+        self.speed && self.gate.as_ref().is_none_or(|gate| gate.rows.contains(&row))
+    }
+
+    /// Whether to measure what is no ratio, too.
+    pub(crate) fn beyond_ratios(&self) -> bool {
+        self.speed && self.gate.is_none()
+    }
+
     pub(crate) fn rounds(&self) -> usize {
-        if self.quick { 3 } else { 7 }
+        match &self.gate {
+            Some(gate) => gate.pairs,
+            None if self.quick => 3,
+            None => 7,
+        }
+    }
+
+    /// Batch sizes that the bare side on SQLite may choose from. A gate does not choose: the choice would be noise.
+    pub(crate) fn batches(&self) -> &'static [usize] {
+        if self.gate.is_some() { &[1000] } else { &[100, 500, 1000] }
     }
 
     /// Rounds with events and without: a difference of a few percent takes more to be seen.
@@ -68,7 +102,11 @@ impl Plan {
 
     /// Jobs of one round on a store.
     pub(crate) fn jobs(&self) -> usize {
-        if self.quick { 10_000 } else { 40_000 }
+        match &self.gate {
+            Some(gate) => gate.jobs,
+            None if self.quick => 10_000,
+            None => 40_000,
+        }
     }
 
     /// Jobs of one measurement of latency.

@@ -18,6 +18,8 @@ pub(crate) struct Compared {
     pub(crate) ratio: f64,
     pub(crate) ratio_low: f64,
     pub(crate) ratio_high: f64,
+    /// All of them, in the order in which they were measured.
+    pub(crate) ratios: Vec<f64>,
     pub(crate) rounds: usize,
     pub(crate) jobs_per_round: usize,
 }
@@ -55,6 +57,7 @@ pub(crate) async fn compare(
         ratio: quantile(&ratios, 0.5),
         ratio_low: quantile(&ratios, 0.0),
         ratio_high: quantile(&ratios, 1.0),
+        ratios,
         rounds,
         jobs_per_round: jobs,
     })

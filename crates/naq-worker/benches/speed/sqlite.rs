@@ -34,8 +34,6 @@ use crate::{
     run,
 };
 
-/// Batch sizes that the bare side may choose from.
-const BATCHES: [usize; 3] = [100, 500, 1000];
 /// For the last settlements of a round.
 const PATIENCE: Duration = Duration::from_secs(30);
 const QUEUE: &str = "default";
@@ -50,11 +48,11 @@ pub(crate) async fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     });
     storage.close().await;
 
-    if plan.speed {
-        bench.enqueue(report).await?;
-        for keep in [Keep::Result, Keep::Nothing] {
-            bench.run(report, keep).await?;
-        }
+    bench.enqueue(report).await?;
+    for keep in [Keep::Result, Keep::Nothing] {
+        bench.run(report, keep).await?;
+    }
+    if plan.beyond_ratios() {
         bench.latency(report).await?;
         bench.footprint(report).await?;
     }
@@ -145,6 +143,10 @@ impl Bench<'_> {
     }
 
     async fn enqueue(&self, report: &mut Report) -> Result<()> {
+        let what = "enqueue in bulk";
+        if !self.plan.compares("SQLite", what) {
+            return Ok(());
+        }
         let jobs = self.plan.jobs();
         let bare = async |batch: usize| {
             let file = self.file("enqueue")?.made().await?;
@@ -152,9 +154,9 @@ impl Bench<'_> {
             let ((), took) = file.bare(move |bare| Ok(bare.enqueue(&rows, batch)?)).await?;
             Ok(took)
         };
-        let batch = best("SQLite, enqueue in bulk", bare).await?;
+        let batch = best(what, self.plan.batches(), bare).await?;
         let compared = compare(
-            "SQLite, enqueue in bulk",
+            &format!("SQLite, {what}"),
             self.plan.rounds(),
             jobs,
             async |_| {
@@ -172,7 +174,7 @@ impl Bench<'_> {
         )
         .await?;
         let against = format!("bare rusqlite loop, same rows, batches of {batch}");
-        report.add("SQLite", "enqueue in bulk", true, Found::Ratio { compared, against, at_least: Some(0.80) });
+        report.add("SQLite", what, true, Found::Ratio { compared, against, at_least: Some(0.80) });
         Ok(())
     }
 
@@ -182,6 +184,9 @@ impl Bench<'_> {
             Keep::Result => "run with result",
             Keep::Nothing => "run without result",
         };
+        if !self.plan.compares("SQLite", what) {
+            return Ok(());
+        }
         let result = self.result().await?;
         let bare = async |batch: usize| {
             let file = self.filled(keep).await?;
@@ -191,7 +196,7 @@ impl Bench<'_> {
             ensure!(ran == jobs, "{ran} of {jobs} jobs ran");
             Ok(took)
         };
-        let batch = best(what, bare).await?;
+        let batch = best(what, self.plan.batches(), bare).await?;
         let compared = compare(
             &format!("SQLite, {what}"),
             self.plan.rounds(),
@@ -305,9 +310,9 @@ async fn emptied(path: PathBuf) -> Result<()> {
 }
 
 /// The batch size with which the bare side is fastest, of two tries each.
-async fn best(what: &str, mut bare: impl AsyncFnMut(usize) -> Result<Duration>) -> Result<usize> {
-    let mut fastest = (Duration::MAX, BATCHES[0]);
-    for batch in BATCHES {
+async fn best(what: &str, batches: &[usize], mut bare: impl AsyncFnMut(usize) -> Result<Duration>) -> Result<usize> {
+    let mut fastest = (Duration::MAX, batches[0]);
+    for &batch in batches {
         let took = bare(batch).await?.min(bare(batch).await?);
         eprintln!("  {what}: bare in batches of {batch}: {took:?}");
         fastest = fastest.min((took, batch));
