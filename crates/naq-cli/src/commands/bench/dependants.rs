@@ -75,8 +75,8 @@ async fn fan_out(bench: &Bench<'_>, ground: &Ground) -> Result<f64> {
         ground.emptied().await?;
         Ok(per_second(load.jobs, tally.elapsed()))
     };
-    let (rate, report) = bench.beside(worker, work).await?;
-    expect_completed(&report, load.jobs + 1)?;
+    let (rate, report) = bench.beside(ground, worker, work).await?;
+    expect_completed(report.as_ref(), load.jobs + 1)?;
     Ok(rate)
 }
 
@@ -92,7 +92,7 @@ async fn chain(bench: &Bench<'_>, ground: &Ground, load: &Load) -> Result<f64> {
         ground.emptied().await?;
         Ok(tally.rate())
     };
-    let (rate, report) = bench.beside(worker, work).await?;
-    expect_completed(&report, load.jobs + 1)?;
+    let (rate, report) = bench.beside(ground, worker, work).await?;
+    expect_completed(report.as_ref(), load.jobs + 1)?;
     Ok(rate)
 }

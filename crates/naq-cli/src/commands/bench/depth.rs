@@ -65,7 +65,7 @@ async fn first(bench: &Bench<'_>, ground: &Ground, run: usize) -> Result<f64> {
         tally.counted().await;
         Ok(tally.rate())
     };
-    Ok(bench.beside(worker, begun).await?.0)
+    Ok(bench.beside(ground, worker, begun).await?.0)
 }
 
 async fn memory(bench: &Bench<'_>, ground: &Ground) -> Result<f64> {

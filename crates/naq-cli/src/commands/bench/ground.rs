@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use naq_config::{ChosenBy, NaqConfig, StoreUrl, Synchronous};
 use naq_models::QueueName;
 use naq_services::{JobService, NewJob, ServiceManager, new_job::secs, storage::QueueStats};
@@ -27,6 +28,8 @@ const BEGINNING: &str = "naqbench";
 const SUFFIXES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 /// Between two looks whether a store is empty; much shorter than a round.
 const LOOK: Duration = Duration::from_millis(2);
+/// Queues that are made at once.
+const AT_ONCE: usize = 32;
 /// The queue of everything that needs only one.
 pub(super) const QUEUE: &str = "bench";
 
@@ -187,14 +190,13 @@ impl Ground {
         Ok(Self { name, services, jobs })
     }
 
-    /// Makes the queues, so that no measurement counts it.
+    /// Makes the queues, so that no measurement counts it, and leaves them empty.
     pub(super) async fn make_queues(&self, load: &Load, queues: &[QueueName]) -> Result<()> {
         let first = queues.iter().map(|queue| load.job().queue(queue).result_ttl(secs(0))).collect();
-        self.enqueue(first).await?;
-        for queue in queues {
-            self.jobs.purge_queue(queue).await?;
-        }
-        Ok(())
+        let receipts = self.jobs.enqueue_many(first).await;
+        let removed = stream::iter(receipts)
+            .map(|receipt| async { self.jobs.cancel(&receipt?.job_id, "it has made the queue").await.map(drop) });
+        removed.buffer_unordered(AT_ONCE).try_collect::<()>().await.map_err(CliError::from)
     }
 
     /// Stores jobs in bulk.

@@ -126,8 +126,8 @@ async fn round(bench: &Bench<'_>, ground: &Ground, arrivals: &Arrivals) -> Resul
         let to_start = started.filter_map(|(n, start)| Some(arrivals.latency(begin, n, *start.get()?))).collect();
         Ok(Taken { to_start, to_result })
     };
-    let (taken, report) = bench.beside(worker, offered).await?;
-    expect_completed(&report, all)?;
+    let (taken, report) = bench.beside(ground, worker, offered).await?;
+    expect_completed(report.as_ref(), all)?;
     Ok(taken)
 }
 

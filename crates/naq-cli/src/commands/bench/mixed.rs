@@ -58,8 +58,8 @@ pub(super) async fn round(bench: &Bench<'_>, ground: &Ground) -> Result<f64> {
         tally.counted().await;
         ground.emptied().await
     };
-    let ((), report) = bench.beside(worker, produced).await?;
-    expect_completed(&report, load.jobs)?;
+    let ((), report) = bench.beside(ground, worker, produced).await?;
+    expect_completed(report.as_ref(), load.jobs)?;
     Ok(tally.rate())
 }
 

@@ -44,7 +44,7 @@ async fn round(bench: &Bench<'_>, ground: &Ground) -> Result<f64> {
         ground.emptied().await?;
         Ok(killed.elapsed().as_secs_f64())
     };
-    let (took, report) = bench.beside(worker, recovered).await?;
-    expect_completed(&report, IN_HAND)?;
+    let (took, report) = bench.beside(ground, worker, recovered).await?;
+    expect_completed(report.as_ref(), IN_HAND)?;
     Ok(took)
 }

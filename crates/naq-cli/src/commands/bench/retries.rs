@@ -45,7 +45,7 @@ async fn round(bench: &Bench<'_>, ground: &Ground) -> Result<f64> {
         ground.emptied().await?;
         Ok(per_second(load.jobs, tally.elapsed()))
     };
-    let (rate, report) = bench.beside(worker, emptied).await?;
-    expect_completed(&report, load.jobs)?;
+    let (rate, report) = bench.beside(ground, worker, emptied).await?;
+    expect_completed(report.as_ref(), load.jobs)?;
     Ok(rate)
 }

@@ -16,7 +16,11 @@ use naq_services::JobContext;
 use naq_worker::{ErasedHandler, QueueSpec, Shutdown, Worker, WorkerReport, handler::HandlerFuture};
 use tokio::sync::Notify;
 
-use super::{Bench, Result, ground::Ground, load::KIND};
+use super::{
+    Bench, Result,
+    ground::{Ground, Place},
+    load::KIND,
+};
 use crate::error::{CliError, with_sources};
 
 /// Slots where nothing is said. Handlers do nothing, so it only has to be enough to hide the way to them.
@@ -123,34 +127,38 @@ impl Ground {
 }
 
 impl Bench<'_> {
-    /// Runs a worker beside some work, and ends it when that is done, has failed, or is to be stopped.
+    /// Runs a worker beside some work, which is the last that is done on the ground, and ends it when that is done, has failed,
+    /// or is to be stopped. What the work found, and what the worker did, if it could say.
     pub(super) async fn beside<T>(
         &self,
+        ground: &Ground,
         worker: Worker,
         work: impl Future<Output = Result<T>>,
-    ) -> Result<(T, WorkerReport)> {
+    ) -> Result<(T, Option<WorkerReport>)> {
         let (shutdown, over) = (Shutdown::new(), Shutdown::new());
         let running = async {
             let report = worker.run(shutdown.clone()).await;
             over.request();
-            report
+            report.map_err(|e| CliError::failed(with_sources(&e)))
         };
         let watched = async {
             let outcome = tokio::select! {
-                outcome = self.unless_stopped(work) => outcome,
-                () = over.requested() => Err(CliError::failed("the worker ended by itself")),
+                outcome = self.unless_stopped(work) => Some(outcome),
+                () = over.requested() => None,
             };
-            // What runs has ended if all went well, and is of no interest if it did not.
-            if outcome.is_ok() {
-                shutdown.request()
-            } else {
-                shutdown.request_now()
+            shutdown.request_now();
+            if matches!(self.place, Place::Account) {
+                // Under the worker, which would else wait until its open pulls expire: two seconds a round.
+                ground.services.close().await;
             }
             outcome
         };
-        let (report, outcome) = tokio::join!(running, watched);
-        let report = report.map_err(|e| CliError::failed(with_sources(&e)))?;
-        Ok((outcome?, report))
+        match tokio::join!(running, watched) {
+            (Err(error), None) => Err(error),
+            (Ok(_), None) => Err(CliError::failed("the worker ended by itself")),
+            // That it lost its store then is no failure.
+            (report, Some(outcome)) => Ok((outcome?, report.ok())),
+        }
     }
 
     /// Runs what waits in the ground's queue until it is empty; jobs a second from the first start of a handler on.
@@ -163,8 +171,8 @@ impl Bench<'_> {
             ground.emptied().await?;
             Ok(per_second(jobs, tally.elapsed()))
         };
-        let (rate, report) = self.beside(worker, emptied).await?;
-        expect_completed(&report, jobs)?;
+        let (rate, report) = self.beside(ground, worker, emptied).await?;
+        expect_completed(report.as_ref(), jobs)?;
         Ok(rate)
     }
 
@@ -189,9 +197,11 @@ impl Bench<'_> {
 pub(super) const CHUNK: usize = 20_000;
 
 /// A measurement counts for nothing if jobs were lost or ran twice.
-pub(super) fn expect_completed(report: &WorkerReport, jobs: usize) -> Result<()> {
-    if report.completed == jobs as u64 {
-        return Ok(());
+pub(super) fn expect_completed(report: Option<&WorkerReport>, jobs: usize) -> Result<()> {
+    match report {
+        Some(report) if report.completed != jobs as u64 => {
+            Err(CliError::failed(format!("{jobs} jobs were to be completed once each, and {} were", report.completed)))
+        }
+        _ => Ok(()),
     }
-    Err(CliError::failed(format!("{jobs} jobs were to be completed once each, and {} were", report.completed)))
 }
