@@ -10,12 +10,14 @@ use naq_config::{ListenAddress, Purpose, UnknownWord};
 use naq_models::{JobId, JobStatus, Priority, QueueName, Timestamp, duration};
 use naq_worker::QueueSpec;
 
+mod bench;
 mod events;
 mod job;
 mod migrate;
 mod scheduler;
 mod top;
 
+pub use bench::{BenchArgs, Question};
 pub use events::{EventsCommand, FilterArgs, StreamArgs, WindowArgs};
 pub(crate) use job::BY_HAND;
 pub use job::{BulkSource, ControlVerb, EnqueueArgs, JobCommand, UniqueArgs, When};
@@ -98,6 +100,8 @@ pub enum StoreCommand {
     Events(EventsCommand),
     /// A live screen: queues, workers, what runs, what failed; keys to pause, cancel and retry
     Top(TopArgs),
+    /// Measure the configured store on this machine, apart from your jobs, and leave nothing
+    Bench(BenchArgs),
     /// Count the words of every text file below a directory, one job a file: the whole thing in one process, no server
     Demo(DemoArgs),
 }

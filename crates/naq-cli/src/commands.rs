@@ -4,6 +4,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 
 use crate::{error::CliError, output::Output};
 
+pub(crate) mod bench;
 mod bulk;
 pub(crate) mod config;
 mod control;

@@ -99,6 +99,8 @@ impl App {
                 "info,async_nats=warn"
             }
             StoreCommand::Top(_) => session::SILENT,
+            // Its jobs fail on purpose, and its workers lose their stores; what went wrong is in its report.
+            StoreCommand::Bench(_) => "error,naq_worker=off",
             _ => session::QUIET,
         };
         let session = match Session::start(&global, level) {
@@ -126,6 +128,7 @@ async fn dispatch(session: &Session, command: StoreCommand, app: App) -> Result<
         StoreCommand::Scheduler(command) => Box::pin(commands::scheduler::run(session, command)).await,
         StoreCommand::Events(command) => Box::pin(commands::events::run(session, command)).await,
         StoreCommand::Top(args) => Box::pin(commands::top::run(session, args)).await,
+        StoreCommand::Bench(args) => Box::pin(commands::bench::run(session, args)).await,
         StoreCommand::Demo(args) => Box::pin(commands::demo::run(session, args)).await,
     }
 }

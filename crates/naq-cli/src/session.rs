@@ -141,6 +141,21 @@ impl Session {
         self.sources.load()
     }
 
+    /// Lets another process of this program read its configuration from the same sources. The store goes by the environment,
+    /// where not everybody sees the credentials that it may hold.
+    pub(crate) fn repeat_choices(&self, command: &mut std::process::Command) {
+        let GlobalArgs { url, config, log_level, .. } = &self.sources.global;
+        if let Some(url) = url {
+            command.env("NAQ_URL", url);
+        }
+        if let Some(config) = config {
+            command.arg("--config").arg(config);
+        }
+        if let Some(level) = log_level {
+            command.args(["--log-level", level]);
+        }
+    }
+
     /// The log, unless the program has one of its own.
     pub(crate) fn log(&self) -> Option<&LogGuard> {
         self.log.as_ref()

@@ -118,7 +118,7 @@ pub(crate) fn nats_options(servers: &[naq_config::ServerUrl], config: &NaqConfig
 fn event_stream_name(config: &NaqConfig) -> String {
     let (name, default) = (&config.events.stream.name, NaqConfig::default());
     if *name == default.events.stream.name && config.queues.prefix != default.queues.prefix {
-        return format!("{}_job_events", config.queues.prefix);
+        return nats::own_event_stream(&config.queues.prefix);
     }
     name.clone()
 }

@@ -180,13 +180,21 @@ impl StreamService {
         match self.api::<Value>(&format!("STREAM.DELETE.{stream}"), Value::Null).await {
             Ok(_) => Ok(true),
             Err(failure) if failure.is(ApiError::STREAM_NOT_FOUND) => Ok(false),
-            Err(failure) => Err(self.error("delete stream", failure)),
+            Err(failure) => Err(self.error_of(stream, "delete stream", failure)),
         }
     }
 
     /// Says of a failed request what failed, against which server, of what kind, and what to try.
     pub(crate) fn error(&self, operation: &'static str, failure: ApiFailure) -> StorageError {
-        let location = self.connection.location();
+        self.error_at(self.connection.location(), operation, failure)
+    }
+
+    /// The same of a request about one stream, which is named.
+    pub(crate) fn error_of(&self, stream: &str, operation: &'static str, failure: ApiFailure) -> StorageError {
+        self.error_at(&format!("{}: stream {stream}", self.connection.location()), operation, failure)
+    }
+
+    fn error_at(&self, location: &str, operation: &'static str, failure: ApiFailure) -> StorageError {
         let (kind, hint) = match &failure {
             ApiFailure::Refused(error) => error.meaning(),
             ApiFailure::Request(failure) => failure.meaning(),

@@ -1,5 +1,6 @@
 //! Every command of the binary, on every store: what it prints as JSON, field by field, and what it exits with.
 
+mod bench;
 mod control;
 mod demo;
 mod events;

@@ -48,11 +48,14 @@ mod results;
 mod running;
 mod scheduled;
 mod settle;
+mod stores;
 mod sweep;
 mod topology;
 
 use features::Features;
 use names::Names;
+pub(crate) use names::own_event_stream;
+pub use stores::{prefixes, remove_store};
 
 /// Room for headers, and for the error of a dead letter beside its body.
 const HEADROOM: usize = 64 * 1024;

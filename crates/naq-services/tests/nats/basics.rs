@@ -44,6 +44,32 @@ async fn a_job_is_enqueued_claimed_completed_and_awaited() {
     .await;
 }
 
+/// Catches: a wait that relies on being told. The server tells of a result when it is published, which may be just before the
+/// subscription, while the stream has it only after the first look. Here nobody is told at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_nobody_was_told_of_is_found_all_the_same() {
+    const DEAF: &str = r#"jetstream {}
+        authorization { users: [{ user: u, password: p, permissions: { subscribe: { deny: ["$KV.naq_results.>"] } } }] }
+        no_auth_user: u"#;
+    for binary in binaries() {
+        let server = Server::start_with(&binary, DEAF);
+        let storage = server.open().await;
+        let job = job(generated(1));
+        assert_eq!(storage.enqueue(vec![pending(&job)]).await.pop().unwrap().unwrap(), Enqueued::Stored);
+        let mut consumer = consumer(&*storage, "q").await;
+        let claims = claim(&mut *consumer, 1).await;
+        let (found, settled) = tokio::join!(storage.wait_result(&job.id, 0, Duration::from_secs(10)), async {
+            // Some round trips, so that the first look comes before.
+            storage.get_job(&job.id).await.unwrap();
+            storage.settle(vec![completed(&claims[0])]).await.pop().unwrap().unwrap()
+        });
+        assert_eq!(settled, Settled::Done);
+        assert_eq!(found.unwrap().map(|result| result.id), Some(job.id));
+        consumer.close().await.unwrap();
+        storage.close().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn chosen_ids_are_unique_across_queues_and_released_at_the_end() {
     on_each_server(async |server| {

@@ -44,6 +44,28 @@ pub(super) const JOBS: &str = "Naq-Jobs";
 
 const PREFIX_MAX: usize = 32;
 
+const RESULTS: &str = "results";
+const SCHEDULED: &str = "scheduled_jobs";
+const DEAD: &str = "failed_jobs";
+/// The stream of events of a prefix that has its own.
+const OWN_EVENTS: &str = "job_events";
+
+fn bucket_name(bucket: Bucket) -> &'static str {
+    match bucket {
+        Bucket::Schedules => "schedules",
+        Bucket::Workers => "workers",
+        Bucket::Locks => "scheduler_lock",
+        Bucket::Control => "control",
+        Bucket::Unique => "unique",
+        Bucket::Progress => "progress",
+    }
+}
+
+/// The stream of events of a prefix whose configuration names none.
+pub(crate) fn own_event_stream(prefix: &str) -> String {
+    format!("{prefix}_{OWN_EVENTS}")
+}
+
 /// The names under one prefix.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
@@ -128,7 +150,7 @@ impl Names {
     // ---- Dead letters ----------------------------------------------------------------------------------------
 
     pub(super) fn dead_stream(&self) -> String {
-        format!("{}_failed_jobs", self.prefix)
+        format!("{}_{DEAD}", self.prefix)
     }
 
     pub(super) fn dead(&self, queue: &QueueName, id: &JobId) -> String {
@@ -154,23 +176,15 @@ impl Names {
     // ---- Buckets ---------------------------------------------------------------------------------------------
 
     pub(super) fn bucket(&self, bucket: Bucket) -> String {
-        let name = match bucket {
-            Bucket::Schedules => "schedules",
-            Bucket::Workers => "workers",
-            Bucket::Locks => "scheduler_lock",
-            Bucket::Control => "control",
-            Bucket::Unique => "unique",
-            Bucket::Progress => "progress",
-        };
-        format!("{}_{name}", self.prefix)
+        format!("{}_{}", self.prefix, bucket_name(bucket))
     }
 
     pub(super) fn results_bucket(&self) -> String {
-        format!("{}_results", self.prefix)
+        format!("{}_{RESULTS}", self.prefix)
     }
 
     pub(super) fn scheduled_bucket(&self) -> String {
-        format!("{}_scheduled_jobs", self.prefix)
+        format!("{}_{SCHEDULED}", self.prefix)
     }
 
     pub(super) fn results_stream(&self) -> String {
@@ -203,6 +217,11 @@ impl Names {
         let mut buckets = vec![self.results_bucket(), self.scheduled_bucket()];
         buckets.extend(Bucket::ALL.map(|bucket| self.bucket(bucket)));
         buckets
+    }
+
+    /// What no bucket holds: queues, dead letters, events.
+    pub(super) fn everything(&self) -> String {
+        format!("{}.>", self.prefix)
     }
 
     // ---- Events ----------------------------------------------------------------------------------------------
@@ -250,6 +269,20 @@ impl Names {
     }
 }
 
+/// The prefix of a stream that naq has made; `None` for another program's.
+pub(super) fn prefix_of_stream(stream: &str) -> Option<&str> {
+    let own = |prefix: &&str| Names::new(prefix).is_ok();
+    if let Some(bucket) = stream.strip_prefix(&kv_stores::stream_name("")) {
+        let buckets = Bucket::ALL.map(bucket_name).into_iter().chain([RESULTS, SCHEDULED]);
+        let prefix = buckets.filter_map(|name| bucket.strip_suffix(name)?.strip_suffix('_')).next();
+        return prefix.filter(own);
+    }
+    // A queue's name may end like another stream, so it is looked for first.
+    let of_queue = stream.split_once("_queue_").map(|(prefix, _)| prefix);
+    let alone = || [DEAD, OWN_EVENTS].iter().find_map(|name| stream.strip_suffix(name)?.strip_suffix('_'));
+    of_queue.or_else(alone).filter(own)
+}
+
 /// A text as it may stand in a header: one line.
 pub(super) fn header_text(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
@@ -272,6 +305,21 @@ mod tests {
         assert_eq!(names.queue_of_stream(&names.queue_stream(&queue)), Some(queue));
         for subject in ["naq.queue.mail.4.x", "naq.queue.mail.2.x.y", "naq.queue.mail.2", "other.queue.mail.2.x"] {
             assert_eq!(names.read_job(subject), None, "{subject}");
+        }
+    }
+
+    /// Catches: a stream that is left behind, or another naq's or program's that is taken for ours.
+    #[test]
+    fn the_prefix_is_read_from_every_stream_and_from_no_other() {
+        let names = Names::new("naq-7").unwrap();
+        let queue = |name: &str| names.queue_stream(&QueueName::new(name).unwrap());
+        let mut streams = vec![names.dead_stream(), own_event_stream("naq-7"), queue("mail"), queue("old_failed_jobs")];
+        streams.extend(names.all_buckets().iter().map(|bucket| kv_stores::stream_name(bucket)));
+        for stream in streams {
+            assert_eq!(prefix_of_stream(&stream), Some("naq-7"), "{stream}");
+        }
+        for stream in ["KV_orders", "ORDERS", "KV_results", "_queue_mail", "NAQ_JOB_EVENTS"] {
+            assert_eq!(prefix_of_stream(stream), None, "{stream}");
         }
     }
 

@@ -22,6 +22,9 @@ const ATTEMPTS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(50);
 /// The server keeps lives as signed nanoseconds; this is about 95 years.
 const LONGEST_TTL: Duration = Duration::from_secs(3_000_000_000);
+/// Without a notice: a result that was published just before the subscription is told to nobody, and the stream may not have it yet
+/// at the first look.
+const FIRST_LOOKS: [Duration; 2] = [Duration::ZERO, Duration::from_secs(1)];
 /// After a notice the stream may need a moment to have the result; looked for at these intervals.
 const LOOKS: [Duration; 6] = [
     Duration::ZERO,
@@ -174,36 +177,34 @@ impl Shared {
         let far = Duration::from_secs(365 * 24 * 3600);
         let deadline = Instant::now() + timeout.min(far);
         let mut reconnects = self.connection.reconnects();
-        // The subscription goes out before the first read, on the same connection, so nothing falls between them.
+        // The subscription goes out before the first read, on the same connection.
         let mut notices = self.connection.subscribe(self.names.result(id)).await.map_err(failed)?;
-        let mut looks = LOOKS[..1].iter();
+        let mut looks = FIRST_LOOKS.iter();
         loop {
-            match looks.next() {
-                Some(pause) => {
-                    let next_look = Instant::now() + *pause;
-                    tokio::time::sleep_until(next_look.min(deadline)).await;
-                    match self.get_result(id).await {
-                        Ok(Some(result)) if result.revision > newer_than => return Ok(Some(result)),
-                        Ok(_) => {}
-                        // The reconnect that ends the outage brings the next look.
-                        Err(error) if error.is_transient() => {
-                            tracing::debug!(%error, "the result could not be looked at");
-                        }
-                        Err(error) => return Err(error),
-                    }
-                    if Instant::now() >= deadline {
-                        return Ok(None);
-                    }
-                }
-                None => {
-                    tokio::select! {
-                        notice = notices.next() => drop(notice.ok_or_else(|| failed(RequestFailure::Closed))?),
-                        Ok(()) = reconnects.changed() => {}
-                        () = self.connection.closed().cancelled() => return Err(failed(RequestFailure::Closed)),
-                        () = tokio::time::sleep_until(deadline) => return Ok(None),
-                    }
+            let next_look = looks.as_slice().first().map_or(deadline, |pause| deadline.min(Instant::now() + *pause));
+            // Every branch is cancel safe.
+            tokio::select! {
+                notice = notices.next() => {
+                    drop(notice.ok_or_else(|| failed(RequestFailure::Closed))?);
                     looks = LOOKS.iter();
+                    continue;
                 }
+                Ok(()) = reconnects.changed() => {
+                    looks = LOOKS.iter();
+                    continue;
+                }
+                () = self.connection.closed().cancelled() => return Err(failed(RequestFailure::Closed)),
+                () = tokio::time::sleep_until(next_look) => drop(looks.next()),
+            }
+            match self.get_result(id).await {
+                Ok(Some(result)) if result.revision > newer_than => return Ok(Some(result)),
+                Ok(_) => {}
+                // The reconnect that ends the outage brings the next look.
+                Err(error) if error.is_transient() => tracing::debug!(%error, "the result could not be looked at"),
+                Err(error) => return Err(error),
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
             }
         }
     }

@@ -182,7 +182,7 @@ const MAKE_PAUSE: Duration = Duration::from_millis(20);
 /// Makes a stream if it is missing; returns its settings as the server has them.
 pub(super) async fn ensure_stream(streams: &StreamService, config: &Value) -> Result<Value> {
     let name = config["name"].as_str().unwrap_or_default();
-    let failed = |failure| streams.error("open", failure);
+    let failed = |failure| streams.error_of(name, "open", failure);
     let mut overlap = None;
     for attempt in 0..MAKES {
         if attempt > 0 {
