@@ -340,6 +340,24 @@ impl ConnectionService {
         }
     }
 
+    /// Sends messages in order without asking for answers. While disconnected it waits until there is room to buffer them.
+    pub(crate) async fn send(&self, messages: Vec<Outgoing>) -> Result<(), RequestFailure> {
+        let client = &self.inner.client;
+        let sent = async {
+            for Outgoing { subject, headers, payload } in messages {
+                client.publish_with_headers(subject, headers.unwrap_or_default(), payload).await?;
+            }
+            Ok::<_, async_nats::PublishError>(())
+        };
+        match tokio::time::timeout(self.request_timeout(), sent).await {
+            Ok(sent) => sent.map_err(|error| match error.kind() {
+                async_nats::client::PublishErrorKind::MaxPayloadExceeded => RequestFailure::TooLarge,
+                _ => RequestFailure::Closed,
+            }),
+            Err(_) => Err(RequestFailure::Timeout(self.request_timeout())),
+        }
+    }
+
     /// Sends requests in order, a bounded number in flight, and returns their answers in order. Gives up what is still
     /// open after `silence` without any answer, and what is in flight when the connection was lost.
     ///
