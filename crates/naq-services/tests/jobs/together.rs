@@ -92,11 +92,7 @@ pub(crate) async fn what_one_batch_cannot_hold_is_refused_up_front(stage: &Stage
     let many = |count| (0..count).map(|_| NewJob::new("k", json!({}))).collect::<Vec<_>>();
     assert_eq!(kind_of(&jobs, many(MAX_TOGETHER + 1)).await, JobServiceErrorKind::Unsupported);
     assert_eq!(pending(&jobs).await, 0);
-    let mixtures = [
-        job("a").delay(secs(60)),
-        job("b").depends_on(["first-1"]),
-        job("c").queue("other"),
-    ];
+    let mixtures = [job("a").delay(secs(60)), job("b").depends_on(["first-1"]), job("c").queue("other")];
     for (n, last) in mixtures.into_iter().enumerate() {
         let outcome = jobs.enqueue_all(vec![job(&format!("first-{n}")), last]).await;
         if stage.server.is_some() {

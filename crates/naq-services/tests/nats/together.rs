@@ -1,16 +1,22 @@
 //! All or none on servers that can and cannot, and that are killed in the middle.
 
-use std::time::Duration;
+use std::{collections::HashSet, process::Command, time::Duration};
 
-use naq_models::Job;
+use naq_models::{Job, JobId, JobStatus, QueueName};
 use naq_services::{
-    RequestReply,
+    JobService, JobServiceErrorKind, JobSettings, NewJob, RequestReply,
     connection::ConnectionService,
-    storage::{EnqueuedAll, SharedStorage, StorageErrorKind},
+    storage::{
+        EnqueuedAll, ListFilter, SharedStorage, StorageErrorKind, crash,
+        nats::{self, NatsOptions},
+    },
 };
 use serde_json::{Value, json};
 
-use crate::{server::on_each_server, work::*};
+use crate::{
+    server::{Server, on_each_server},
+    work::*,
+};
 
 const LONG: Duration = Duration::from_secs(5);
 
@@ -29,6 +35,20 @@ async fn there(storage: &SharedStorage, jobs: &[Job]) -> usize {
         found += usize::from(storage.get_job(&job.id).await.is_ok());
     }
     found
+}
+
+/// The ids of all jobs in queues.
+async fn queued(storage: &SharedStorage) -> HashSet<JobId> {
+    let mut filter = ListFilter { queue: None, statuses: vec![JobStatus::Pending], limit: 1000, cursor: None };
+    let mut ids = HashSet::new();
+    loop {
+        let page = storage.list(&filter).await.unwrap();
+        ids.extend(page.items.iter().map(|sighting| sighting.id().clone()));
+        if page.next.is_none() {
+            return ids;
+        }
+        filter.cursor = page.next;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,9 +121,11 @@ async fn batches_are_all_there_or_not_at_all_through_kills_of_the_server() {
             server.kill();
             server.restart();
         }
+        let outcomes = producer.await.unwrap();
+        let queued = queued(&storage).await;
         let mut stored = 0;
-        for (jobs, outcome) in producer.await.unwrap() {
-            let there = there(&storage, &jobs).await;
+        for (jobs, outcome) in outcomes {
+            let there = jobs.iter().filter(|job| queued.contains(&job.id)).count();
             match outcome {
                 Ok(outcome) => {
                     assert_eq!((outcome, there), (EnqueuedAll::Stored, jobs.len()));
@@ -116,6 +138,58 @@ async fn batches_are_all_there_or_not_at_all_through_kills_of_the_server() {
             }
         }
         assert!(stored >= 27, "only {stored} of 30 were stored");
+    })
+    .await;
+}
+
+/// How this very test is started again, as the producer that dies: the server, and where.
+const DYING: [&str; 2] = ["NAQ_TEST_DYING_SERVER", "NAQ_TEST_DYING_AT"];
+
+fn submissions() -> Vec<NewJob> {
+    let keyed = NewJob::new("k", json!({})).job_id("keyed").unique("key");
+    vec![NewJob::new("k", json!({})).job_id("first"), keyed, NewJob::new("k", json!({})).job_id("last")]
+}
+
+async fn service(server: &str) -> JobService {
+    let mut options = NatsOptions::default();
+    options.connection.servers = vec![server.to_owned()];
+    JobService::new(nats::open(options).await.unwrap(), JobSettings::default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_producer_that_dies_leaves_is_all_or_nothing() {
+    if let [Ok(server), Ok(point)] = DYING.map(std::env::var) {
+        crash::arm(point, 1);
+        service(&server).await.enqueue_all(submissions()).await.unwrap();
+        return;
+    }
+    on_each_server(async |server| {
+        if server.is_old() {
+            return;
+        }
+        for (point, stored) in [
+            ("jobs.unique.key", false),
+            ("nats.enqueue_all.reserved", false),
+            ("nats.enqueue_all.opened", false),
+            ("nats.enqueue_all.sent", false),
+            ("nats.enqueue_all.committed", true),
+        ] {
+            let server = Server::start(server.binary());
+            let died = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "together::what_a_producer_that_dies_leaves_is_all_or_nothing"])
+                .envs(DYING.into_iter().zip([server.url().as_str(), point]))
+                .output()
+                .unwrap();
+            assert_eq!(died.status.code(), None, "{point}: {}", String::from_utf8_lossy(&died.stdout));
+            let jobs = service(&server.url()).await;
+            let there = jobs.queue(&QueueName::default()).await.unwrap().pending;
+            assert_eq!(there, if stored { 3 } else { 0 }, "{point}");
+            // What it held stands in nobody's way who does the same again.
+            let again = jobs.enqueue_all(submissions()).await.map(|receipts| receipts.len());
+            let expected = if stored { Err(JobServiceErrorKind::Conflict) } else { Ok(3) };
+            assert_eq!(again.map_err(|error| error.kind()), expected, "{point}");
+            assert_eq!(jobs.queue(&QueueName::default()).await.unwrap().pending, 3, "{point}");
+        }
     })
     .await;
 }
