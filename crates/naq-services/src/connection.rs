@@ -340,22 +340,22 @@ impl ConnectionService {
         }
     }
 
-    /// Sends messages in order without asking for answers. While disconnected it waits until there is room to buffer them.
+    /// Sends messages in order without asking for answers. While disconnected each waits until there is room to buffer it.
     pub(crate) async fn send(&self, messages: Vec<Outgoing>) -> Result<(), RequestFailure> {
-        let client = &self.inner.client;
-        let sent = async {
-            for Outgoing { subject, headers, payload } in messages {
-                client.publish_with_headers(subject, headers.unwrap_or_default(), payload).await?;
+        for Outgoing { subject, headers, payload } in messages {
+            let sent = self.inner.client.publish_with_headers(subject, headers.unwrap_or_default(), payload);
+            match tokio::time::timeout(self.request_timeout(), sent).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    return Err(match error.kind() {
+                        async_nats::client::PublishErrorKind::MaxPayloadExceeded => RequestFailure::TooLarge,
+                        _ => RequestFailure::Closed,
+                    });
+                }
+                Err(_) => return Err(RequestFailure::Timeout(self.request_timeout())),
             }
-            Ok::<_, async_nats::PublishError>(())
-        };
-        match tokio::time::timeout(self.request_timeout(), sent).await {
-            Ok(sent) => sent.map_err(|error| match error.kind() {
-                async_nats::client::PublishErrorKind::MaxPayloadExceeded => RequestFailure::TooLarge,
-                _ => RequestFailure::Closed,
-            }),
-            Err(_) => Err(RequestFailure::Timeout(self.request_timeout())),
         }
+        Ok(())
     }
 
     /// Sends requests in order, a bounded number in flight, and returns their answers in order. Gives up what is still

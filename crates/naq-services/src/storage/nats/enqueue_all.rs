@@ -111,7 +111,8 @@ impl Shared {
             };
             let taken = matches!(failure, PublishFailure::Conflict | PublishFailure::SubjectTaken);
             ambiguous |= matches!(failure, PublishFailure::Unknown(_));
-            if let PublishFailure::NoStream = failure {
+            if let PublishFailure::NoStream | PublishFailure::Refused(_) = failure {
+                // Somebody may have removed the stream, or its option: the next one to use the queue looks again.
                 self.forget_queue(queue);
             }
             let again = taken || matches!(failure, PublishFailure::Unknown(_) | PublishFailure::NoStream);
@@ -144,7 +145,7 @@ impl Shared {
             if let Err(failed) = self.ensure_queue(queue).await
                 && !failed.is_transient()
             {
-                return Err(failed);
+                return Err(if ambiguous { self.unknown(failed) } else { failed });
             }
         }
         unreachable!("the loop ends at its deadline")
