@@ -29,8 +29,8 @@ pub use naq_services::{
     jobs::{QueueReport, ResultState},
 };
 pub use process::{
-    connect, disconnect, enqueue, enqueue_at, enqueue_in, enqueue_many, fetch_job_result, install, list_workers,
-    purge_queue,
+    connect, disconnect, enqueue, enqueue_all, enqueue_at, enqueue_in, enqueue_many, fetch_job_result, install,
+    list_workers, purge_queue,
 };
 pub use queue::Queue;
 pub use scheduled::{
@@ -40,7 +40,7 @@ pub use scheduled::{
     trigger_scheduled_job, trigger_scheduled_job_sync,
 };
 pub use sync::{
-    connect_sync, disconnect_sync, enqueue_at_sync, enqueue_in_sync, enqueue_many_sync, enqueue_sync,
+    connect_sync, disconnect_sync, enqueue_all_sync, enqueue_at_sync, enqueue_in_sync, enqueue_many_sync, enqueue_sync,
     fetch_job_result_sync, install_sync, list_workers_sync, purge_queue_sync, wait_for_result_sync,
 };
 

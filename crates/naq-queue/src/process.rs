@@ -155,6 +155,14 @@ pub async fn enqueue_many<R>(new: Vec<NewJob<R>>) -> Result<Vec<Result<Receipt>>
     Ok(outcomes.into_iter().map(|outcome| outcome.map_err(QueueError::job)).collect())
 }
 
+/// Stores all of these jobs, or none; at most 1 000. See [`JobService::enqueue_all`] for what each store takes.
+///
+/// # Errors
+/// If the store cannot be opened, or as [`JobService::enqueue_all`].
+pub async fn enqueue_all<R>(new: Vec<NewJob<R>>) -> Result<Vec<Receipt>> {
+    jobs().await?.enqueue_all(new).await.map_err(QueueError::job)
+}
+
 /// Cancels the pending jobs of a queue and returns how many. Running, scheduled and waiting jobs stay.
 ///
 /// # Errors

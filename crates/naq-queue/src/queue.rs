@@ -87,6 +87,15 @@ impl Queue {
         outcomes.into_iter().map(|outcome| outcome.map_err(QueueError::job)).collect()
     }
 
+    /// Stores all of these jobs in this queue, or none; at most 1 000.
+    ///
+    /// # Errors
+    /// As [`JobService::enqueue_all`].
+    pub async fn enqueue_all<R>(&self, jobs: Vec<NewJob<R>>) -> Result<Vec<Receipt>> {
+        let jobs = jobs.into_iter().map(|job| job.queue(&self.name)).collect();
+        self.jobs.enqueue_all(jobs).await.map_err(QueueError::job)
+    }
+
     /// Cancels its pending jobs and returns how many. Running, scheduled and waiting jobs stay.
     ///
     /// # Errors

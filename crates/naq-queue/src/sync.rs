@@ -30,6 +30,7 @@ blocking! {
     enqueue_sync [R] of enqueue(job: NewJob<R>) -> JobHandle<R>;
     enqueue_at_sync [R] of enqueue_at(time: Timestamp, job: NewJob<R>) -> JobHandle<R>;
     enqueue_in_sync [R] of enqueue_in(delay: Duration, job: NewJob<R>) -> JobHandle<R>;
+    enqueue_all_sync [R] of enqueue_all(jobs: Vec<NewJob<R>>) -> Vec<Receipt>;
     enqueue_many_sync [R] of enqueue_many(jobs: Vec<NewJob<R>>) -> Vec<Result<Receipt>>;
     purge_queue_sync of purge_queue(queue: &str) -> u64;
     fetch_job_result_sync of fetch_job_result(id: &str) -> ResultState;

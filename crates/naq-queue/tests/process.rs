@@ -12,11 +12,11 @@ use std::{
 use naq_models::{JobStatus, ScheduleStatus};
 use naq_queue::{
     NewJob, Queue, QueueErrorKind, ResultErrorKind, ResultState, Schedule, cancel_scheduled_job_sync, connect,
-    connect_sync, disconnect_sync, enqueue, enqueue_in, enqueue_in_sync, enqueue_many_sync, enqueue_sync,
-    fetch_job_result_sync, get_scheduled_job_sync, install, list_scheduled_jobs_sync, list_workers, list_workers_sync,
-    modify_scheduled_job_sync, pause_scheduled_job, pause_scheduled_job_sync, purge_queue, purge_queue_sync,
-    resume_scheduled_job_sync, run_async_from_sync, schedule, schedule_sync, trigger_scheduled_job_sync,
-    wait_for_result_sync,
+    connect_sync, disconnect_sync, enqueue, enqueue_all_sync, enqueue_in, enqueue_in_sync, enqueue_many_sync,
+    enqueue_sync, fetch_job_result_sync, get_scheduled_job_sync, install, list_scheduled_jobs_sync, list_workers,
+    list_workers_sync, modify_scheduled_job_sync, pause_scheduled_job, pause_scheduled_job_sync, purge_queue,
+    purge_queue_sync, resume_scheduled_job_sync, run_async_from_sync, schedule, schedule_sync,
+    trigger_scheduled_job_sync, wait_for_result_sync,
 };
 use naq_services::{JobServiceErrorKind, SchedulerServiceErrorKind, ServiceErrorKind, ServiceManager, storage::Bucket};
 use serde_json::json;
@@ -64,7 +64,10 @@ fn plain_threads() {
     let outcomes = enqueue_many_sync(vec![job("t0"), job("m"), job("x").queue("no.name")]).unwrap();
     let duplicates: Vec<_> = outcomes.iter().map(|o| o.as_ref().ok().map(|receipt| receipt.duplicate)).collect();
     assert_eq!(duplicates, [Some(true), Some(false), None]);
-    assert_eq!(purge_queue_sync("default").unwrap(), 22);
+    assert_eq!(enqueue_all_sync(vec![job("n"), job("o")]).unwrap().len(), 2);
+    let refused = enqueue_all_sync(vec![job("p"), job("m")]).unwrap_err().kind();
+    assert_eq!(refused, QueueErrorKind::Job(JobServiceErrorKind::Conflict));
+    assert_eq!(purge_queue_sync("default").unwrap(), 24);
     let error = wait_for_result_sync(&handle, LONG).unwrap().unwrap_err();
     assert_eq!(error.kind(), ResultErrorKind::Cancelled);
     disconnect_sync().unwrap();
@@ -146,9 +149,12 @@ fn a_queue_of_its_own_connection() {
         for outcome in mail.enqueue_many(vec![job("c"), job("d")]).await {
             assert_eq!(outcome.unwrap().queue.as_str(), "mail");
         }
+        for receipt in mail.enqueue_all(vec![job("e"), job("f").queue("elsewhere")]).await.unwrap() {
+            assert_eq!(receipt.queue.as_str(), "mail");
+        }
         let stats = mail.stats().await.unwrap();
-        assert_eq!((stats.pending, stats.scheduled), (3, 1));
-        assert_eq!(mail.purge().await.unwrap(), 3);
+        assert_eq!((stats.pending, stats.scheduled), (5, 1));
+        assert_eq!(mail.purge().await.unwrap(), 5);
         assert_eq!(Queue::connect("no.name", "memory://own").await.unwrap_err().kind(), QueueErrorKind::Name);
         mail.close().await;
         let closed = mail.stats().await.unwrap_err().kind();

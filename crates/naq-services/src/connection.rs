@@ -351,13 +351,17 @@ impl ConnectionService {
         }
     }
 
-    /// Sends messages in order without waiting for answers. After the request timeout the rest is given up.
-    pub(crate) async fn publish_all(&self, messages: Vec<(String, Bytes)>) -> Vec<Result<(), RequestFailure>> {
+    /// Sends messages in order without asking for answers. After the request timeout the rest is given up.
+    pub(crate) async fn publish_all(&self, messages: Vec<Outgoing>) -> Vec<Result<(), RequestFailure>> {
         let (client, count) = (&self.inner.client, messages.len());
         let mut sent = Vec::with_capacity(count);
         let sending = async {
-            for (subject, payload) in messages {
-                sent.push(client.publish(subject, payload).await.map_err(|_| RequestFailure::Closed));
+            for Outgoing { subject, headers, payload } in messages {
+                let taken = match headers {
+                    Some(headers) => client.publish_with_headers(subject, headers, payload).await,
+                    None => client.publish(subject, payload).await,
+                };
+                sent.push(taken.map_err(batch::refusal));
             }
         };
         // Who cannot send all in time sees in `sent` how far it went.

@@ -35,7 +35,8 @@ pub use consumer::{
     RunningAt, RunningJobs,
 };
 pub use entry::{
-    DueEntry, DueFeed, Enqueued, Entry, ListFilter, ListPage, QueueStats, ScheduledEntry, Sighting, WaitingEntry,
+    DueEntry, DueFeed, Enqueued, EnqueuedAll, Entry, ListFilter, ListPage, QueueStats, ScheduledEntry, Sighting,
+    WaitingEntry,
 };
 pub use error::{StorageError, StorageErrorKind};
 pub use event_log::{EventBatch, EventBounds, EventFeed, EventPage, EventRange, EventRetention, StoredEvents};
@@ -115,6 +116,16 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
     /// entry, in order. An id that is queued, scheduled, running, or whose result is kept is [`Enqueued::Duplicate`],
     /// and nothing is stored. An ambiguous answer of the store is resolved by reading back before this returns.
     async fn enqueue(&self, entries: Vec<Entry>) -> Vec<Result<Enqueued>>;
+
+    /// Stores new jobs durably, all of them or none; an id that [`enqueue`](Self::enqueue) would call a duplicate, or that
+    /// is there twice, refuses them all. A store may limit what it takes in this way, and refuses the rest before it stores
+    /// anything. An ambiguous answer of the store is resolved by reading back before this returns.
+    ///
+    /// # Errors
+    /// [`StorageErrorKind::Unsupported`] for what this store cannot do all or none; [`StorageErrorKind::TooLarge`]: in both
+    /// cases nothing is stored. After [`StorageErrorKind::Timeout`] or [`StorageErrorKind::Unreachable`] it is not known
+    /// whether all are stored or none.
+    async fn enqueue_all(&self, entries: Vec<Entry>) -> Result<EnqueuedAll>;
 
     /// Everything the store knows of an id: its entry, dead letter and result, as far as they exist.
     ///

@@ -15,11 +15,13 @@ use crate::{
     storage::{StorageError, StorageErrorKind},
 };
 
+mod atomic;
 mod clock;
 mod message;
 mod scan;
 mod tail;
 
+pub(crate) use atomic::BATCH;
 pub(crate) use clock::{Clock, uptime};
 pub(crate) use message::{Delivery, StoredMessage, header};
 pub(crate) use scan::nanos;

@@ -47,12 +47,13 @@ pub use naq_models::{
 #[cfg(feature = "queue")]
 pub use naq_queue::{
     Queue, QueueError, QueueErrorKind, cancel_scheduled_job, cancel_scheduled_job_sync, connect, connect_sync,
-    disconnect, disconnect_sync, enqueue, enqueue_at, enqueue_at_sync, enqueue_in, enqueue_in_sync, enqueue_many,
-    enqueue_many_sync, enqueue_sync, fetch_job_result, fetch_job_result_sync, get_scheduled_job,
-    get_scheduled_job_sync, install, install_sync, list_scheduled_jobs, list_scheduled_jobs_sync, list_workers,
-    list_workers_sync, modify_scheduled_job, modify_scheduled_job_sync, pause_scheduled_job, pause_scheduled_job_sync,
-    purge_queue, purge_queue_sync, resume_scheduled_job, resume_scheduled_job_sync, run_async_from_sync, schedule,
-    schedule_sync, trigger_scheduled_job, trigger_scheduled_job_sync, wait_for_result_sync,
+    disconnect, disconnect_sync, enqueue, enqueue_all, enqueue_all_sync, enqueue_at, enqueue_at_sync, enqueue_in,
+    enqueue_in_sync, enqueue_many, enqueue_many_sync, enqueue_sync, fetch_job_result, fetch_job_result_sync,
+    get_scheduled_job, get_scheduled_job_sync, install, install_sync, list_scheduled_jobs, list_scheduled_jobs_sync,
+    list_workers, list_workers_sync, modify_scheduled_job, modify_scheduled_job_sync, pause_scheduled_job,
+    pause_scheduled_job_sync, purge_queue, purge_queue_sync, resume_scheduled_job, resume_scheduled_job_sync,
+    run_async_from_sync, schedule, schedule_sync, trigger_scheduled_job, trigger_scheduled_job_sync,
+    wait_for_result_sync,
 };
 #[doc(hidden)]
 pub use naq_services::__private;

@@ -21,16 +21,16 @@ pub mod scheduled {
 /// The free functions over the process-wide connection.
 pub mod async_api {
     pub use naq_queue::{
-        cancel_scheduled_job, enqueue, enqueue_at, enqueue_in, enqueue_many, modify_scheduled_job, pause_scheduled_job,
-        purge_queue, resume_scheduled_job, schedule, trigger_scheduled_job,
+        cancel_scheduled_job, enqueue, enqueue_all, enqueue_at, enqueue_in, enqueue_many, modify_scheduled_job,
+        pause_scheduled_job, purge_queue, resume_scheduled_job, schedule, trigger_scheduled_job,
     };
 }
 
 /// Their blocking twins.
 pub mod sync_api {
     pub use naq_queue::{
-        cancel_scheduled_job_sync, disconnect_sync as close_sync_connections, enqueue_at_sync, enqueue_in_sync,
-        enqueue_many_sync, enqueue_sync, modify_scheduled_job_sync, pause_scheduled_job_sync, purge_queue_sync,
-        resume_scheduled_job_sync, schedule_sync, trigger_scheduled_job_sync,
+        cancel_scheduled_job_sync, disconnect_sync as close_sync_connections, enqueue_all_sync, enqueue_at_sync,
+        enqueue_in_sync, enqueue_many_sync, enqueue_sync, modify_scheduled_job_sync, pause_scheduled_job_sync,
+        purge_queue_sync, resume_scheduled_job_sync, schedule_sync, trigger_scheduled_job_sync,
     };
 }

@@ -15,10 +15,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use naq_models::{JobId, JobStatus, QueueName, Timestamp};
 use naq_services::storage::{
-    Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, EventBatch, EventBounds,
-    EventFeed, EventPage, EventRange, Finding, Heartbeat, KvEntry, KvWatch, Lease, ListFilter, ListPage, Promoted,
-    Promotion, QueueStats, Remains, Result, ResultFeed, Review, ScheduledEntry, Settled, Settlement, Severity,
-    Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
+    Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, EnqueuedAll, Entry, EventBatch,
+    EventBounds, EventFeed, EventPage, EventRange, Finding, Heartbeat, KvEntry, KvWatch, Lease, ListFilter, ListPage,
+    Promoted, Promotion, QueueStats, Remains, Result, ResultFeed, Review, ScheduledEntry, Settled, Settlement,
+    Severity, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
 };
 
 use super::{
@@ -159,6 +159,10 @@ impl Storage for MemoryStorage {
 
     async fn enqueue(&self, entries: Vec<Entry>) -> Vec<Result<Enqueued>> {
         self.batch("enqueue", entries, State::enqueue)
+    }
+
+    async fn enqueue_all(&self, entries: Vec<Entry>) -> Result<EnqueuedAll> {
+        self.open("enqueue_all")?.change(|state| state.enqueue_all(entries))
     }
 
     async fn get_job(&self, id: &JobId) -> Result<Vec<Sighting>> {

@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 use naq_models::{Address, JobId, JobStatus, Priority, QueueName, Timestamp, UniqueHolder};
 use naq_services::storage::{
-    Action, Bucket, DeadLetter, Ended, Ending, Enqueued, Entry, KvChange, KvEntry, Lease, LeaseState, Promoted,
-    Promotion, Remains, Result, ResultRecord, RunningAt, ScheduledEntry, Settled, Settlement, StorageError,
+    Action, Bucket, DeadLetter, Ended, Ending, Enqueued, EnqueuedAll, Entry, KvChange, KvEntry, Lease, LeaseState,
+    Promoted, Promotion, Remains, Result, ResultRecord, RunningAt, ScheduledEntry, Settled, Settlement, StorageError,
     StorageErrorKind, StoredResult,
 };
 use tokio::{
@@ -236,11 +236,27 @@ impl State {
     pub(crate) fn enqueue(&mut self, entry: Entry) -> Result<Enqueued> {
         bounded("enqueue", &entry.body)?;
         let id = &entry.address.id;
-        if self.jobs.contains_key(id) || self.scheduled.contains_key(id) || self.result(id).is_some() {
+        if self.is_taken(id) {
             return Ok(Enqueued::Duplicate);
         }
         self.insert(entry);
         Ok(Enqueued::Stored)
+    }
+
+    pub(crate) fn enqueue_all(&mut self, entries: Vec<Entry>) -> Result<EnqueuedAll> {
+        let mut ids = BTreeSet::new();
+        for (at, entry) in entries.iter().enumerate() {
+            bounded("enqueue_all", &entry.body)?;
+            if self.is_taken(&entry.address.id) || !ids.insert(&entry.address.id) {
+                return Ok(EnqueuedAll::Taken(at));
+            }
+        }
+        entries.into_iter().for_each(|entry| self.insert(entry));
+        Ok(EnqueuedAll::Stored)
+    }
+
+    fn is_taken(&self, id: &JobId) -> bool {
+        self.jobs.contains_key(id) || self.scheduled.contains_key(id) || self.result(id).is_some()
     }
 
     pub(crate) fn requeue(&mut self, entry: Entry) -> Result<Enqueued> {

@@ -225,7 +225,7 @@ async fn send(client: &Client, prefix: &str, first: u64, requests: Requests<'_>,
     }
 }
 
-fn refusal(error: PublishError) -> RequestFailure {
+pub(super) fn refusal(error: PublishError) -> RequestFailure {
     match error.kind() {
         PublishErrorKind::MaxPayloadExceeded => RequestFailure::TooLarge,
         PublishErrorKind::Send => RequestFailure::Closed,

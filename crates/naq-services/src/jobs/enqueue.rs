@@ -123,7 +123,12 @@ impl JobService {
     }
 
     /// Gives a job its id and times. `clock` is the store's time where the job's own counts from it.
-    fn build<R>(&self, job: NewJob<R>, host_now: Timestamp, clock: &Result<Timestamp>) -> Result<Submission> {
+    pub(super) fn build<R>(
+        &self,
+        job: NewJob<R>,
+        host_now: Timestamp,
+        clock: &Result<Timestamp>,
+    ) -> Result<Submission> {
         let on_conflict = job.conflict_answer().unwrap_or_default();
         let now = if job.has_delay() { clock.clone()? } else { host_now };
         let id = JobId::generate(host_now, rand::random());
@@ -164,7 +169,7 @@ impl JobService {
         outcomes
     }
 
-    fn plan(
+    pub(super) fn plan(
         &self,
         Submission { mut job, on_conflict }: Submission,
         clock: &Result<Timestamp>,
@@ -291,7 +296,7 @@ impl JobService {
     }
 
     /// The store's time if a job needs it; asking costs a round trip.
-    async fn clock(&self, needed: bool, host_now: Timestamp) -> Result<Timestamp> {
+    pub(super) async fn clock(&self, needed: bool, host_now: Timestamp) -> Result<Timestamp> {
         if needed { self.store_time().await } else { Ok(host_now) }
     }
 

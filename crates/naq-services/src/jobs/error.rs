@@ -27,6 +27,8 @@ pub enum JobServiceErrorKind {
     TimedOut,
     /// The stored bytes are not a job or result.
     Undecodable,
+    /// The store, or naq on any store, cannot do what was asked for; nothing was done.
+    Unsupported,
     /// The wire format was not built into this program.
     NotBuilt,
     /// The store failed.
@@ -40,6 +42,7 @@ impl JobServiceError {
             StorageErrorKind::NotFound => JobServiceErrorKind::NotFound,
             StorageErrorKind::Conflict => JobServiceErrorKind::Conflict,
             StorageErrorKind::TooLarge => JobServiceErrorKind::TooLarge,
+            StorageErrorKind::Unsupported => JobServiceErrorKind::Unsupported,
             other => JobServiceErrorKind::Storage(other),
         };
         Self::new(kind, message).with_hint_of(source.hint()).with_source(source)

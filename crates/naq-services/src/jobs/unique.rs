@@ -32,6 +32,7 @@ use crate::storage::Entry;
 
 mod admission;
 mod take;
+mod together;
 
 pub use admission::{Admission, admit};
 use take::{Hold, Take};

@@ -40,6 +40,7 @@ mod remains;
 mod scene;
 mod schedule;
 mod settle;
+mod together;
 mod unique;
 
 pub use failure::{Failure, Verdict};
@@ -171,6 +172,13 @@ macro_rules! __conformance_checks {
                 five_thousand_in_one_batch
                 hostile_bytes_pass_through
                 the_body_limit_is_exact;
+            together:
+                all_are_stored_in_their_order
+                a_taken_id_refuses_all
+                an_id_given_twice_refuses_all
+                a_body_that_is_too_large_refuses_all
+                of_two_with_a_common_id_one_is_stored
+                what_a_store_cannot_do_leaves_nothing;
             claim:
                 first_in_first_out_within_a_lane
                 urgent_lanes_come_first

@@ -59,6 +59,15 @@ pub enum Enqueued {
     Duplicate,
 }
 
+/// What became of entries that are stored all together or not at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EnqueuedAll {
+    /// All are stored durably.
+    Stored,
+    /// None is stored: the id of the entry at this place is taken by a live job, a kept result, or an entry before it.
+    Taken(usize),
+}
+
 /// A job that waits for its time or for other jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScheduledEntry {

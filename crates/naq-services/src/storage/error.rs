@@ -40,6 +40,8 @@ pub enum StorageErrorKind {
     Corrupt,
     /// The store is closed.
     Closed,
+    /// This store cannot do what was asked for, and has done nothing.
+    Unsupported,
     /// The store refused the call for good, for a reason that is in the text.
     Refused,
 }

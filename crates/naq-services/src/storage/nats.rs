@@ -7,7 +7,7 @@
 //! Not here: what a job's next state is, and how NATS is spoken (`connection`, `streams`, `kv_stores`).
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     time::Duration,
@@ -18,10 +18,10 @@ use bytes::Bytes;
 use naq_models::{JobId, QueueName, Timestamp};
 
 use super::{
-    Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, EventBatch, EventBounds,
-    EventFeed, EventPage, EventRange, EventRetention, Finding, Heartbeat, KvEntry, KvWatch, Lease, ListFilter,
-    ListPage, Promoted, Promotion, QueueStats, Remains, Result, ResultFeed, Review, ScheduledEntry, Settled,
-    Settlement, SharedStorage, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
+    Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, EnqueuedAll, Entry, EventBatch,
+    EventBounds, EventFeed, EventPage, EventRange, EventRetention, Finding, Heartbeat, KvEntry, KvWatch, Lease,
+    ListFilter, ListPage, Promoted, Promotion, QueueStats, Remains, Result, ResultFeed, Review, ScheduledEntry,
+    Settled, Settlement, SharedStorage, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
 };
 pub use crate::connection::{Auth, ConnectionOptions, Tls};
 use crate::{connection::ConnectionService, kv_stores::KvStoreService, streams::StreamService};
@@ -31,6 +31,7 @@ mod dead;
 mod diagnose;
 mod due;
 mod enqueue;
+mod enqueue_all;
 mod event_log;
 mod features;
 mod lease;
@@ -169,8 +170,8 @@ struct Shared {
     features: Features,
     /// The server removes results by itself.
     results_expire: bool,
-    /// Queues that were made or verified.
-    queues: Mutex<HashSet<QueueName>>,
+    /// Queues that were made or verified, and what their streams take.
+    queues: Mutex<HashMap<QueueName, topology::Batches>>,
     due: due::Departures,
     confirmations: lease::Confirmations,
     sweeper: sweep::Sweeper,
@@ -179,7 +180,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn known_queues(&self) -> MutexGuard<'_, HashSet<QueueName>> {
+    fn known_queues(&self) -> MutexGuard<'_, HashMap<QueueName, topology::Batches>> {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -282,6 +283,10 @@ impl Storage for NatsStorage {
             Ok(shared) => shared.enqueue(entries).await,
             Err(closed) => closed,
         }
+    }
+
+    async fn enqueue_all(&self, entries: Vec<Entry>) -> Result<EnqueuedAll> {
+        self.open("enqueue all")?.enqueue_all(&entries).await
     }
 
     async fn get_job(&self, id: &JobId) -> Result<Vec<Sighting>> {

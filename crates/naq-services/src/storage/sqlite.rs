@@ -22,11 +22,11 @@ use self::{
     writer::Commit,
 };
 use super::{
-    Action, Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, EventBatch, EventBounds,
-    EventFeed, EventPage, EventRange, EventRetention, Finding, Heartbeat, KvEntry, KvWatch, Lease, ListFilter,
-    ListPage, Promoted, Promotion, QueueStats, Remains, Result, ResultFeed, ResultRecord, Review, ScheduledEntry,
-    Settled, Settlement, SharedStorage, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo, StoredResult,
-    VirtualClock,
+    Action, Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, EnqueuedAll, Entry, EventBatch,
+    EventBounds, EventFeed, EventPage, EventRange, EventRetention, Finding, Heartbeat, KvEntry, KvWatch, Lease,
+    ListFilter, ListPage, Promoted, Promotion, QueueStats, Remains, Result, ResultFeed, ResultRecord, Review,
+    ScheduledEntry, Settled, Settlement, SharedStorage, Sighting, Storage, StorageError, StorageErrorKind, StorageInfo,
+    StoredResult, VirtualClock,
 };
 
 mod claims;
@@ -263,6 +263,14 @@ impl Storage for SqliteStorage {
             ));
         }
         join_all(chunks).await.into_iter().flatten().collect()
+    }
+
+    async fn enqueue_all(&self, entries: Vec<Entry>) -> Result<EnqueuedAll> {
+        for entry in &entries {
+            self.check_size("enqueue all", "a job", entry.body.len())?;
+        }
+        let weight = entries.len();
+        self.session.write("enqueue all", Commit::Durable, weight, move |tx| jobs::enqueue_all(tx, &entries)).await
     }
 
     async fn get_job(&self, id: &JobId) -> Result<Vec<Sighting>> {

@@ -39,6 +39,7 @@ mod schedules;
 #[path = "../nats/server.rs"]
 mod server;
 mod services;
+mod together;
 mod unique;
 
 use server::Server;
@@ -190,6 +191,13 @@ on_each_store! {
         the_last_run_is_looked_at_only_if_it_counts
         a_record_that_cannot_be_read_stays_and_is_reported
         declared_schedules_are_defined_reported_and_pruned
+    ;
+    together:
+        all_are_stored_with_a_receipt_each
+        what_is_in_the_way_of_one_refuses_all_and_frees_the_keys
+        a_job_that_waits_is_replaced_with_the_others_or_stays
+        what_one_batch_cannot_hold_is_refused_up_front
+        callers_with_the_same_keys_do_not_block_each_other
     ;
     unique:
         of_fifty_producers_of_a_key_one_stores_its_job

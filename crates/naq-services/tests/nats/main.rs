@@ -13,4 +13,5 @@ mod kv;
 mod moves;
 mod restarts;
 mod server;
+mod together;
 mod work;

@@ -57,6 +57,10 @@ impl Server {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    pub(crate) fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// Whether it forgets acknowledgements when it is killed.
     pub(crate) fn is_old(&self) -> bool {
         let version = Command::new(&self.binary).arg("-v").output().unwrap();

@@ -89,6 +89,9 @@ impl Storage for NoStore {
     async fn enqueue(&self, _: Vec<Entry>) -> Vec<Result<Enqueued>> {
         touched!()
     }
+    async fn enqueue_all(&self, _: Vec<Entry>) -> Result<EnqueuedAll> {
+        touched!()
+    }
     async fn get_job(&self, _: &JobId) -> Result<Vec<Sighting>> {
         touched!()
     }

@@ -16,10 +16,10 @@ use naq_models::{JobId, QueueName, Timestamp};
 use naq_services::{
     StorageError, StorageErrorKind,
     storage::{
-        Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, Entry, EventBatch, EventBounds,
-        EventFeed, EventPage, EventRange, Finding, Heartbeat, KvEntry, KvWatch, Lease, LeaseState, ListFilter,
-        ListPage, Promoted, Promotion, QueueStats, Remains, Result, ResultFeed, Review, ScheduledEntry, Settled,
-        Settlement, SharedStorage, Sighting, Storage, StorageInfo, StoredResult,
+        Bucket, Claim, Consumer, ConsumerOptions, DueFeed, Ended, Ending, Enqueued, EnqueuedAll, Entry, EventBatch,
+        EventBounds, EventFeed, EventPage, EventRange, Finding, Heartbeat, KvEntry, KvWatch, Lease, LeaseState,
+        ListFilter, ListPage, Promoted, Promotion, QueueStats, Remains, Result, ResultFeed, Review, ScheduledEntry,
+        Settled, Settlement, SharedStorage, Sighting, Storage, StorageInfo, StoredResult,
     },
 };
 
@@ -172,6 +172,10 @@ impl Storage for Faulty {
     async fn enqueue(&self, entries: Vec<Entry>) -> Vec<Result<Enqueued>> {
         self.pass(&self.enqueues).await;
         self.inner.enqueue(entries).await
+    }
+
+    async fn enqueue_all(&self, entries: Vec<Entry>) -> Result<EnqueuedAll> {
+        self.inner.enqueue_all(entries).await
     }
 
     async fn get_job(&self, id: &JobId) -> Result<Vec<Sighting>> {

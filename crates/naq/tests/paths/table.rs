@@ -83,6 +83,8 @@ same! {
         naq::disconnect = naq_queue::disconnect;
         naq::disconnect_sync = naq_queue::disconnect_sync;
         naq::enqueue = naq_queue::enqueue;
+        naq::enqueue_all = naq_queue::enqueue_all;
+        naq::enqueue_all_sync = naq_queue::enqueue_all_sync;
         naq::enqueue_at = naq_queue::enqueue_at;
         naq::enqueue_at_sync = naq_queue::enqueue_at_sync;
         naq::enqueue_in = naq_queue::enqueue_in;
@@ -217,6 +219,7 @@ same! {
     queue_async_api {
         naq::queue::async_api::cancel_scheduled_job = naq_queue::cancel_scheduled_job;
         naq::queue::async_api::enqueue = naq_queue::enqueue;
+        naq::queue::async_api::enqueue_all = naq_queue::enqueue_all;
         naq::queue::async_api::enqueue_at = naq_queue::enqueue_at;
         naq::queue::async_api::enqueue_in = naq_queue::enqueue_in;
         naq::queue::async_api::enqueue_many = naq_queue::enqueue_many;
@@ -237,6 +240,7 @@ same! {
     queue_sync_api {
         naq::queue::sync_api::cancel_scheduled_job_sync = naq_queue::cancel_scheduled_job_sync;
         naq::queue::sync_api::close_sync_connections = naq_queue::disconnect_sync;
+        naq::queue::sync_api::enqueue_all_sync = naq_queue::enqueue_all_sync;
         naq::queue::sync_api::enqueue_at_sync = naq_queue::enqueue_at_sync;
         naq::queue::sync_api::enqueue_in_sync = naq_queue::enqueue_in_sync;
         naq::queue::sync_api::enqueue_many_sync = naq_queue::enqueue_many_sync;

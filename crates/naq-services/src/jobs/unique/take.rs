@@ -179,6 +179,13 @@ impl JobService {
         }
     }
 
+    /// What follows if the job of a held key is not stored for certain, whoever has its id.
+    pub(super) async fn after_refusal(&self, want: &Want, hold: &Hold) {
+        if hold.fresh && !self.lives_with_key(want).await {
+            self.give_back(want, hold).await;
+        }
+    }
+
     async fn lives_with_key(&self, want: &Want) -> bool {
         match self.life(&want.id, want.generation).await {
             Ok(Life::Live(trace)) => {
@@ -275,6 +282,7 @@ fn is_refusal(kind: JobServiceErrorKind) -> bool {
     matches!(
         kind,
         JobServiceErrorKind::TooLarge
+            | JobServiceErrorKind::Unsupported
             | JobServiceErrorKind::Storage(StorageErrorKind::Refused | StorageErrorKind::Full)
     )
 }

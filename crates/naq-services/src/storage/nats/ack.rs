@@ -29,7 +29,7 @@ const EXCUSED_FOR: Duration = Duration::from_secs(24 * 3600);
 impl Shared {
     /// Acknowledges without waiting for the server.
     pub(super) async fn acknowledge(&self, leases: &[&Lease]) -> Vec<Result<()>> {
-        let messages = leases.iter().map(|lease| (Token::read(lease).reply.to_owned(), ACK)).collect();
+        let messages = leases.iter().map(|lease| say(lease, ACK)).collect();
         let sent = self.connection.publish_all(messages).await;
         sent.into_iter().map(|sent| sent.map_err(|failure| self.streams.error("settle", failure.into()))).collect()
     }
@@ -75,7 +75,7 @@ impl Shared {
             leases.iter().filter_map(|lease| Some((&lease.id, delivered(lease)?))).collect();
         self.excuse(&deliveries).await;
         crash_point("nats.hand_back.excused");
-        let messages = leases.iter().map(|lease| (Token::read(lease).reply.to_owned(), NAK)).collect();
+        let messages = leases.iter().map(|lease| say(lease, NAK)).collect();
         for sent in self.connection.publish_all(messages).await {
             sent.map_err(|failure| self.streams.error("hand back", failure.into()))?;
         }

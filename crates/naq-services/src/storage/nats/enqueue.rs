@@ -39,10 +39,14 @@ pub(super) struct Traces {
 
 impl Traces {
     /// Whether this life of a job has been stored: it is somewhere, or has ended since.
-    fn show_life(&self, generation: u64) -> bool {
+    pub(super) fn show_life(&self, generation: u64) -> bool {
+        self.dead.is_some() || self.occupy_id(generation)
+    }
+
+    /// Whether a new job of this id is a duplicate: it is queued or waits, or its result is kept.
+    pub(super) fn occupy_id(&self, generation: u64) -> bool {
         self.queued.is_some()
             || self.scheduled.is_some()
-            || self.dead.is_some()
             || self.result.as_ref().is_some_and(|result| result.sequence > generation)
     }
 }
@@ -136,7 +140,7 @@ impl Shared {
     }
 
     /// Finds out what became of entries, and stores those of which nothing is found.
-    async fn resolve(
+    pub(super) async fn resolve(
         &self,
         entries: &[Entry],
         mut unsure: Vec<(usize, StorageError)>,

@@ -96,6 +96,11 @@ impl Features {
     pub(super) fn may_have_message_ttl(&self) -> bool {
         self.api_level >= 1
     }
+
+    /// Whether to ask for streams that take messages all or none.
+    pub(super) fn may_have_atomic_batches(&self) -> bool {
+        self.api_level >= 2
+    }
 }
 
 #[cfg(test)]

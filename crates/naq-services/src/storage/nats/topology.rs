@@ -126,6 +126,16 @@ pub(super) fn bucket_config(bucket: &str, shape: Shape, message_ttl: bool) -> Va
 
 /// The option that lets messages expire by themselves.
 const MESSAGE_TTL: &str = "allow_msg_ttl";
+/// The option that lets a stream take messages all or none.
+const ATOMIC: &str = "allow_atomic";
+
+/// Whether a queue's stream takes jobs all or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Batches {
+    /// The server has echoed the option.
+    Atomic,
+    None,
+}
 
 pub(super) fn dead_config(names: &Names, shape: Shape) -> Value {
     shape.of(json!({
@@ -242,22 +252,22 @@ pub(super) async fn ensure_store(streams: &StreamService, names: &Names, shape: 
         let mut is = ensure_stream(streams, &bucket_config(&results, shape, ttl)).await?;
         verify(streams, &format!("stream {}", names.results_stream()), &is, &bucket_config(&results, shape, false))?;
         if ttl && is[MESSAGE_TTL] != true {
-            is = enable_message_ttl(streams, is).await;
+            is = enable(streams, is, MESSAGE_TTL).await;
         }
         Ok(is[MESSAGE_TTL] == true)
     })?;
     Ok(ttl)
 }
 
-/// A store that was made on an older server learns to expire results by itself; where it cannot, the leader sweeps.
-async fn enable_message_ttl(streams: &StreamService, is: Value) -> Value {
+/// A stream that was made on an older server, or by an older naq, learns what the server can do. Returns its settings.
+async fn enable(streams: &StreamService, is: Value, option: &str) -> Value {
     let mut wanted = is.clone();
-    wanted[MESSAGE_TTL] = json!(true);
+    wanted[option] = json!(true);
     let name = is["name"].as_str().unwrap_or_default().to_owned();
     match streams.api::<Value>(&format!("STREAM.UPDATE.{name}"), wanted).await {
         Ok(answer) => answer["config"].clone(),
         Err(failure) => {
-            tracing::warn!(stream = name, %failure, "results will be swept, because the server does not expire them");
+            tracing::warn!(stream = name, option, %failure, "naq does without a setting that could not be changed");
             is
         }
     }
@@ -287,16 +297,30 @@ impl Shared {
     /// Makes or verifies a queue, once per process. A queue that was removed meanwhile is found missing by a publish or
     /// a pull, which then calls [`forget_queue`](Self::forget_queue).
     pub(super) async fn ensure_queue(&self, queue: &QueueName) -> Result<()> {
-        if self.known_queues().contains(queue) {
+        if self.known_queues().contains_key(queue) {
             return Ok(());
         }
         let config = queue_config(&self.names, queue, self.options.shape());
-        let is = ensure_stream(&self.streams, &config).await?;
+        let atomic = self.features.may_have_atomic_batches();
+        let mut wanted = config.clone();
+        if atomic {
+            wanted[ATOMIC] = json!(true);
+        }
+        let mut is = ensure_stream(&self.streams, &wanted).await?;
         verify(&self.streams, &format!("stream {}", self.names.queue_stream(queue)), &is, &config)?;
+        if atomic && is[ATOMIC] != true {
+            is = enable(&self.streams, is, ATOMIC).await;
+        }
+        let batches = if atomic && is[ATOMIC] == true { Batches::Atomic } else { Batches::None };
         try_join_all(Priority::ALL.map(|priority| self.ensure_lane(queue, priority, None))).await?;
         self.boundary(queue).await?;
-        self.known_queues().insert(queue.clone());
+        self.known_queues().insert(queue.clone(), batches);
         Ok(())
+    }
+
+    /// What the stream of a queue takes that [`ensure_queue`](Self::ensure_queue) has found.
+    pub(super) fn batches_of(&self, queue: &QueueName) -> Batches {
+        self.known_queues().get(queue).copied().unwrap_or(Batches::None)
     }
 
     pub(super) fn forget_queue(&self, queue: &QueueName) {

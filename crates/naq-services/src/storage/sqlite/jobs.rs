@@ -3,7 +3,7 @@
 //! Invariant: an id has at most one row in `jobs`. Each function here runs inside one transaction and does all of a move
 //! or nothing; whether a move is due or wise was decided above.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use naq_models::{JobId, JobStatus, Priority};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
@@ -14,7 +14,7 @@ use super::{
     rows::{self, QUEUED, ready_key, revision_in, status_number},
     writer::Tx,
 };
-use crate::storage::{Bucket, Ended, Ending, Enqueued, Entry, Promoted, Promotion};
+use crate::storage::{Bucket, Ended, Ending, Enqueued, EnqueuedAll, Entry, Promoted, Promotion};
 
 /// How long the workers can see that a job of theirs was ended elsewhere. Its worker looks within milliseconds; one that
 /// does not look this long has lost its lease, and its settlement finds the job gone in any case.
@@ -57,6 +57,24 @@ pub(super) fn enqueue(tx: &mut Tx<'_>, entries: &[Entry]) -> rusqlite::Result<Ve
         outcomes.push(if stored { Enqueued::Stored } else { Enqueued::Duplicate });
     }
     Ok(outcomes)
+}
+
+/// Stores new entries, if every one of them can be stored. Looks at all of them first: the transaction holds other commands
+/// too, so that nothing of it can be undone.
+pub(super) fn enqueue_all(tx: &mut Tx<'_>, entries: &[Entry]) -> rusqlite::Result<EnqueuedAll> {
+    let mut ids = HashSet::with_capacity(entries.len());
+    for (at, entry) in entries.iter().enumerate() {
+        let id = &entry.address.id;
+        let lives: bool = tx
+            .conn
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?1)")?
+            .query_row([id.as_str()], |row| row.get(0))?;
+        if lives || !ids.insert(id) || results::newer_than_generation(tx, id, entry.generation)? {
+            return Ok(EnqueuedAll::Taken(at));
+        }
+    }
+    enqueue(tx, entries)?;
+    Ok(EnqueuedAll::Stored)
 }
 
 fn insert_row(tx: &mut Tx<'_>, inserts: &mut Inserts<'_>, entry: &Entry) -> rusqlite::Result<bool> {
