@@ -40,7 +40,8 @@ impl BareSqlite {
             conn.query_row("PRAGMA journal_mode=WAL", [], |_| Ok(()))?;
             conn.pragma_update(None, "synchronous", "FULL")?;
             conn.pragma_update(None, "temp_store", "MEMORY")?;
-            // As naq does: less often than the default, which costs bulk work dearly.
+            // As naq does: more pages kept, and moved into the file less often than by default, which costs bulk work dearly.
+            conn.pragma_update(None, "cache_size", -(16 << 10))?;
             conn.query_row("PRAGMA wal_autocheckpoint=4000", [], |_| Ok(()))?;
             conn.execute("INSERT OR IGNORE INTO queues (queue, name) VALUES (1, 'default')", [])?;
             let revision = conn.query_row("SELECT revision FROM meta", [], |row| row.get(0))?;
