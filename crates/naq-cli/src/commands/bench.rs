@@ -1,8 +1,8 @@
 //! `naq bench`: how fast the configured store is, asked by the user, answered by the public layers.
 //!
-//! Invariant: the user's jobs are not touched. Each round has a ground of its own ([`ground`]) beside the configured store, made
-//! for it and removed after it, also when the run fails or is stopped; workers have ended by then. Producer and worker are
-//! in this process, on one set of services, unless a question is about processes. Nothing is judged here.
+//! Invariant: the user's jobs are not touched. Each round has a ground of its own ([`ground`]) beside the configured
+//! store, made for it and removed after it, also when the run fails or is stopped; workers have ended by then. Producer
+//! and worker are in this process, on one set of services, unless a question is about processes. Nothing is judged here.
 
 use std::{
     io::{self, IsTerminal},
@@ -176,7 +176,13 @@ impl Bench<'_> {
     async fn on_ground<T>(&self, work: impl AsyncFnOnce(&Ground) -> Result<T>) -> Result<T> {
         let name = Place::name();
         let services = self.place.services(self.session, &name);
-        let outcome = match self.unless_stopped(Ground::open(services.clone(), name.clone())).await {
+        let opening = Ground::open(services.clone(), name.clone());
+        let opened = match self.place {
+            Place::Account => self.unless_stopped(opening).await,
+            // Another thread opens a file, and would make it after its removal if this were dropped.
+            Place::Folder(_) | Place::Memory => opening.await,
+        };
+        let outcome = match opened {
             Ok(ground) => work(&ground).await,
             Err(error) => Err(error),
         };
@@ -187,10 +193,9 @@ impl Bench<'_> {
             }
             () = self.stop.requested_now() => Err(stopped()),
         };
-        let removed = removed.map_err(|error| {
+        let removed = removed.inspect_err(|_| {
             let left = self.place.describe(&name);
             self.session.warn(&format!("{left} could not be removed; `naq bench --clean` does it later"));
-            error
         });
         // A child that got the signal too, or a store that was closed, is not what ended this.
         let value = outcome.map_err(|error| if self.stop.is_requested() { stopped() } else { error })?;

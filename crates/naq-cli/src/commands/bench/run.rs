@@ -16,14 +16,13 @@ const SLOTS: [usize; 4] = [1, 10, 100, 500];
 
 pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()> {
     let load = &bench.load;
-    let make: [(&str, fn(NewJob) -> NewJob); 2] =
-        [("with result", |job| job), ("without result", |job| job.result_ttl(secs(0)))];
-    for (what, as_kept) in make {
+    for (what, ttl) in [("with result", None), ("without result", Some(secs(0)))] {
+        let job = || ttl.into_iter().fold(load.job(), NewJob::result_ttl);
         for slots in SLOTS {
             let setup = format!("{}, one queue, one worker with {} slots", load.text(), grouped(slots));
             bench
                 .rate(report, Series::of(Question::Run, what).at("slots", slots), setup, async |ground| {
-                    bench.fill(ground, load.jobs, |_| as_kept(load.job())).await?;
+                    bench.fill(ground, load.jobs, |_| job()).await?;
                     bench.drain(ground, slots, load.jobs).await
                 })
                 .await?;
