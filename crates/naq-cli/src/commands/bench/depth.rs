@@ -29,7 +29,7 @@ pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()
         bench.tell(series("claim and run"), "enqueue");
         let (rate, memory) = bench
             .on_ground(async |ground| {
-                bench.unless_stopped(ground.make_queues(&load, &[queue()])).await?;
+                ground.make_queues(&load, &[queue()]).await?;
                 bench.fill(ground, pending, |_| load.job()).await?;
                 bench.tell(series("claim and run"), "run");
                 let rate = first(bench, ground, run).await?;

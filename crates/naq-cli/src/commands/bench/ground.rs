@@ -191,6 +191,9 @@ impl Ground {
     }
 
     /// Makes the queues, so that no measurement counts it, and leaves them empty.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: a queue that is being made may be there after the removal of the ground.
     pub(super) async fn make_queues(&self, load: &Load, queues: &[QueueName]) -> Result<()> {
         let first = queues.iter().map(|queue| load.job().queue(queue).result_ttl(secs(0))).collect();
         let receipts = self.jobs.enqueue_many(first).await;

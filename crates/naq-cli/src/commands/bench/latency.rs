@@ -40,7 +40,7 @@ pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report, capacity: Op
             bench.tell(Series::of(Question::Latency, "capacity"), "a round of mixed");
             bench
                 .on_ground(async |ground| {
-                    bench.unless_stopped(ground.make_queues(&bench.load, &[super::ground::queue()])).await?;
+                    ground.make_queues(&bench.load, &[super::ground::queue()]).await?;
                     mixed::round(bench, ground).await
                 })
                 .await?
@@ -100,7 +100,7 @@ struct Taken {
 }
 
 async fn round(bench: &Bench<'_>, ground: &Ground, arrivals: &Arrivals) -> Result<Taken> {
-    bench.unless_stopped(ground.make_queues(&bench.load, &[super::ground::queue()])).await?;
+    ground.make_queues(&bench.load, &[super::ground::queue()]).await?;
     // One job before those that count, so that connections are made and the worker stands ready.
     let all = arrivals.count + 1;
     let starts: Arc<Vec<OnceLock<Instant>>> = Arc::new((0..all).map(|_| OnceLock::new()).collect());

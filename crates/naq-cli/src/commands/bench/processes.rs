@@ -25,7 +25,7 @@ pub(super) async fn startup(bench: &Bench<'_>, report: &mut Report) -> Result<()
     for number in 1..=bench.load.rounds {
         bench.tell(series, &format!("round {number} of {}", bench.load.rounds));
         let took = bench.on_ground(async |ground| {
-            bench.unless_stopped(ground.make_queues(&bench.load, &[queue()])).await?;
+            ground.make_queues(&bench.load, &[queue()]).await?;
             bench.unless_stopped(ground.enqueue(vec![bench.load.job()])).await?;
             let begun = Instant::now();
             let mut worker = OtherProcess::start(bench, ground, Role::Run, bench.slots())?;
@@ -83,7 +83,7 @@ async fn settled<T>(
     }
     bench.tell(series, "watch");
     let seen = async |ground: &Ground| {
-        bench.unless_stopped(ground.make_queues(&bench.load, &[queue()])).await?;
+        ground.make_queues(&bench.load, &[queue()]).await?;
         let worker = OtherProcess::start(bench, ground, Role::Run, bench.slots())?;
         bench.pause(SETTLE).await?;
         let seen = look(&worker).await?;

@@ -28,7 +28,7 @@ pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report) -> Result<()
 }
 
 async fn round(bench: &Bench<'_>, ground: &Ground) -> Result<f64> {
-    bench.unless_stopped(ground.make_queues(&bench.load, &[queue()])).await?;
+    ground.make_queues(&bench.load, &[queue()]).await?;
     let mut doomed = OtherProcess::start(bench, ground, Role::Hold, IN_HAND)?;
     bench.fill(ground, IN_HAND, |_| bench.load.job()).await?;
     for _ in 0..IN_HAND {
