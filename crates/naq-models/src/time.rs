@@ -116,8 +116,8 @@ impl Visitor<'_> for TextVisitor {
     }
 }
 
-/// The text of a time: `2026-11-21T22:11:00.123Z`. Written and read digit by digit, because every job has several and
-/// the general ways of chrono take as long as all the rest of an envelope.
+/// The text of a time: `2026-11-21T22:11:00.123Z`. Written and read digit by digit, because every job and
+/// result has several: the general ways allocate, and look for forms that naq does not write.
 struct Text([u8; LEN]);
 
 const LEN: usize = 24;

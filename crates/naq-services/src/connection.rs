@@ -376,7 +376,7 @@ impl ConnectionService {
     /// # Cancel safety
     /// A dropped call may have sent any of its requests.
     pub(crate) async fn request_all(&self, requests: Vec<Outgoing>, silence: Duration) -> Vec<Answer> {
-        self.send_all(Box::new(requests.into_iter()), |answer| answer, silence, None).await
+        self.exchange_all(Box::new(requests.into_iter()), |answer| answer, silence).await
     }
 
     /// The same with requests that are made when there is room for them, and with answers that are read as they come.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::{Result, failed};
+use crate::storage::sqlite::open::{CHECKPOINT_PAGES, WRITER_CACHE_KIB};
 
 /// A connection of its own to a file that naq has made.
 #[derive(Debug)]
@@ -41,8 +42,8 @@ impl BareSqlite {
             conn.pragma_update(None, "synchronous", "FULL")?;
             conn.pragma_update(None, "temp_store", "MEMORY")?;
             // As naq does: more pages kept, and moved into the file less often than by default, which costs bulk work dearly.
-            conn.pragma_update(None, "cache_size", -(16 << 10))?;
-            conn.query_row("PRAGMA wal_autocheckpoint=4000", [], |_| Ok(()))?;
+            conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+            conn.query_row(&format!("PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}"), [], |_| Ok(()))?;
             conn.execute("INSERT OR IGNORE INTO queues (queue, name) VALUES (1, 'default')", [])?;
             let revision = conn.query_row("SELECT revision FROM meta", [], |row| row.get(0))?;
             Ok(Self { conn, revision })

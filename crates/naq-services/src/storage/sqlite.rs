@@ -41,7 +41,7 @@ mod inbox;
 mod jobs;
 mod kv;
 mod look;
-mod open;
+pub(crate) mod open;
 mod reader;
 mod results;
 mod rows;

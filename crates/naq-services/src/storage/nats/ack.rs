@@ -36,17 +36,14 @@ impl Shared {
 
     /// Acknowledges, and returns when the server has confirmed.
     pub(super) async fn acknowledge_confirmed(&self, leases: &[&Lease]) -> Vec<Result<()>> {
-        let mut last: HashMap<_, usize> = HashMap::new();
-        for (index, lease) in leases.iter().enumerate() {
-            last.insert(Delivery::origin(Token::read(lease).reply), index);
-        }
-        let mut before: Vec<bool> = leases.iter().map(|_| true).collect();
-        let last: Vec<usize> = last.into_values().inspect(|index| before[*index] = false).collect();
+        let consumers: Vec<_> = leases.iter().map(|lease| Delivery::origin(Token::read(lease).reply)).collect();
+        let last: HashMap<_, usize> = consumers.iter().copied().zip(0..).collect();
+        let (last, before): (Vec<usize>, Vec<usize>) = (0..leases.len()).partition(|at| last[&consumers[*at]] == *at);
+        let of = |which: Vec<usize>| which.into_iter().map(|at| leases[at]).collect::<Vec<_>>();
         let reconnects = self.connection.reconnects();
         // One that cannot be sent now is sent again below: the connection is gone.
-        let _sent =
-            self.acknowledge(&leases.iter().zip(before).filter_map(|(l, b)| b.then_some(*l)).collect::<Vec<_>>()).await;
-        let confirmed = self.confirm(&last.iter().map(|at| leases[*at]).collect::<Vec<_>>()).await;
+        let _sent = self.acknowledge(&of(before)).await;
+        let confirmed = self.confirm(&of(last)).await;
         if confirmed.iter().any(Result::is_err) || reconnects.has_changed().unwrap_or(true) {
             return self.confirm(leases).await;
         }

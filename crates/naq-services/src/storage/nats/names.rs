@@ -139,8 +139,8 @@ impl Names {
         tokens.next().is_none().then_some((queue, priority, last))
     }
 
-    /// As [`read_job`](Self::read_job), for a delivered message, whose queue the reader knows. One whose subject holds no id was put there by another
-    /// program; it is known by its place in the stream, so that it ends like any other instead of lying there for ever.
+    /// As [`read_job`](Self::read_job), for a delivered message, whose queue the reader knows. One whose subject holds no
+    /// id was put there by another program; it is known by its place in the stream, so that it ends like any other instead of lying there for ever.
     pub(super) fn read_delivered<'a>(&self, subject: &'a str, sequence: u64) -> Option<(&'a str, Priority, JobId)> {
         let (queue, priority, last) = self.read_lane(subject)?;
         let id = JobId::new(last).or_else(|_| JobId::new(format!("stray-{sequence}"))).ok()?;
@@ -197,7 +197,7 @@ impl Names {
 
     pub(super) fn result(&self, id: &JobId) -> String {
         // Once per job: joined, not formatted.
-        ["$KV.", &*self.prefix, "_results.", id.as_str()].concat()
+        ["$KV.", &*self.prefix, "_", RESULTS, ".", id.as_str()].concat()
     }
 
     pub(super) fn scheduled(&self, id: &JobId) -> String {

@@ -121,16 +121,12 @@ impl Shared {
         let mut last: Option<((u64, Duration), HeaderMap)> = None;
         let message = move |&(index, expected): &(usize, u64)| {
             let (id, record) = records[index];
-            let kept = last.take().filter(|(of, _)| *of == (expected, record.ttl));
-            let (of, headers) =
-                kept.unwrap_or_else(|| ((expected, record.ttl), self.result_headers(expected, record.ttl)));
-            let message = Outgoing {
-                subject: self.names.result(id),
-                headers: Some(headers.clone()),
-                payload: record.body.clone(),
-            };
-            last = Some((of, headers));
-            message
+            let of = (expected, record.ttl);
+            if last.as_ref().is_none_or(|(before, _)| *before != of) {
+                last = Some((of, self.result_headers(expected, record.ttl)));
+            }
+            let headers = last.as_ref().map(|(_, headers)| headers.clone());
+            Outgoing { subject: self.names.result(id), headers, payload: record.body.clone() }
         };
         open.iter().map(message)
     }

@@ -34,10 +34,10 @@ const READERS: usize = 2;
 const CACHED_STATEMENTS: usize = 96;
 /// Pages of the log after which a commit moves it into the file: 16 MiB. Longer logs make bulk work faster and reads
 /// slower; SQLite's own default is 4 MiB.
-const CHECKPOINT_PAGES: u32 = 4000;
+pub(crate) const CHECKPOINT_PAGES: u32 = 4000;
 /// Pages that the writer keeps, in KiB. With SQLite's own 2 MiB a batch of a thousand jobs does not fit: it writes pages to the
 /// log before the commit, and reads them again.
-const WRITER_CACHE_KIB: i64 = 16 << 10;
+pub(crate) const WRITER_CACHE_KIB: i64 = 16 << 10;
 /// The log is cut to this size after a checkpoint.
 const LOG_BYTES: u32 = 64 << 20;
 
