@@ -46,8 +46,10 @@ fn check(what: &'static str, name: &str, max: usize) -> Result<(), NameError> {
     if name.is_empty() {
         return Err(NameError::Empty { what });
     }
-    if let Some((position, found)) =
-        name.chars().enumerate().find(|(_, c)| !(c.is_ascii_alphanumeric() || *c == '_' || *c == '-'))
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    // Every id that is read is checked: the happy path goes by bytes.
+    if !name.bytes().all(allowed)
+        && let Some((position, found)) = name.chars().enumerate().find(|(_, c)| !u8::try_from(*c).is_ok_and(allowed))
     {
         return Err(NameError::Character { what, name: name.chars().take(64).collect(), found, position });
     }

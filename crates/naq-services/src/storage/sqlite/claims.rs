@@ -174,10 +174,16 @@ fn read_token(text: &str) -> (i64, i64) {
     text.split_once('.').and_then(|(seq, token)| Some((seq.parse().ok()?, token.parse().ok()?))).unwrap_or((-1, -1))
 }
 
+/// From so many on, rows that follow each other leave with one statement for all.
+const MIN_RUN: usize = 4;
+
 /// The statements of the happy path, prepared once for a batch.
 struct Endings<'c> {
     lease: CachedStatement<'c>,
     job: CachedStatement<'c>,
+    held: CachedStatement<'c>,
+    leases: CachedStatement<'c>,
+    jobs: CachedStatement<'c>,
     result: ResultInsert<'c>,
 }
 
@@ -186,20 +192,85 @@ impl<'c> Endings<'c> {
         Ok(Self {
             lease: conn.prepare_cached("DELETE FROM leases WHERE seq = ?1 AND token = ?2")?,
             job: conn.prepare_cached("DELETE FROM jobs WHERE seq = ?1")?,
+            held: conn.prepare_cached("SELECT count(*) FROM leases WHERE seq BETWEEN ?1 AND ?2 AND token = ?3")?,
+            leases: conn.prepare_cached("DELETE FROM leases WHERE seq BETWEEN ?1 AND ?2")?,
+            jobs: conn.prepare_cached("DELETE FROM jobs WHERE seq BETWEEN ?1 AND ?2")?,
             result: ResultInsert::new(conn)?,
         })
+    }
+
+    /// Removes a job; `false` if it is not held under `token`.
+    fn remove(&mut self, seq: i64, token: i64) -> rusqlite::Result<bool> {
+        if self.lease.execute([seq, token])? == 0 {
+            return Ok(false);
+        }
+        self.job.execute([seq])?;
+        Ok(true)
+    }
+
+    /// Removes the jobs `first..=last`; `false`, and nothing is removed, if one of them is not held under `token`.
+    fn remove_run(&mut self, first: i64, last: i64, token: i64) -> rusqlite::Result<bool> {
+        let held: i64 = self.held.query_row([first, last, token], |row| row.get(0))?;
+        if held != last - first + 1 {
+            return Ok(false);
+        }
+        self.leases.execute([first, last])?;
+        self.jobs.execute([first, last])?;
+        Ok(true)
+    }
+}
+
+/// A settlement in its batch, with what its token says.
+struct Settling<'a> {
+    settlement: &'a Settlement,
+    /// In the batch as it was given.
+    index: usize,
+    seq: i64,
+    token: i64,
+}
+
+impl<'a> Settling<'a> {
+    fn new((index, settlement): (usize, &'a Settlement)) -> Self {
+        let (seq, token) = read_token(&settlement.lease.token);
+        Self { settlement, index, seq, token }
+    }
+
+    /// All that it takes to remove it is its lease.
+    fn is_plain_end(&self) -> bool {
+        !self.settlement.fenced && matches!(self.settlement.action, Action::End { .. })
+    }
+
+    fn runs_on(&self, next: &Self) -> bool {
+        self.token == next.token && self.seq + 1 == next.seq && self.is_plain_end() && next.is_plain_end()
     }
 }
 
 /// Ends or moves leased jobs, one outcome each.
+///
+/// The jobs of a claim lie beside each other, and quick ones end together: their rows leave in runs, at half the price.
 pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> rusqlite::Result<Vec<Settled>> {
     tx.changes.freed = true;
     let mut endings = Endings::new(tx.conn)?;
-    settlements.iter().map(|settlement| settle_one(tx, &mut endings, settlement)).collect()
+    let mut batch: Vec<_> = settlements.iter().enumerate().map(Settling::new).collect();
+    batch.sort_by_key(|settling| (settling.token, settling.seq));
+    let mut outcomes = vec![Settled::LeaseLost; settlements.len()];
+    for run in batch.chunk_by(Settling::runs_on) {
+        let (first, last) = (&run[0], &run[run.len() - 1]);
+        let removed = run.len() >= MIN_RUN && endings.remove_run(first.seq, last.seq, first.token)?;
+        for settling in run {
+            outcomes[settling.index] = settle_one(tx, &mut endings, settling, removed)?;
+        }
+    }
+    Ok(outcomes)
 }
 
-fn settle_one(tx: &mut Tx<'_>, endings: &mut Endings<'_>, settlement: &Settlement) -> rusqlite::Result<Settled> {
-    let (seq, token) = read_token(&settlement.lease.token);
+/// `removed`: the job is gone already.
+fn settle_one(
+    tx: &mut Tx<'_>,
+    endings: &mut Endings<'_>,
+    &Settling { settlement, seq, token, .. }: &Settling<'_>,
+    removed: bool,
+) -> rusqlite::Result<Settled> {
     let (result, dead_letter, key) = match &settlement.action {
         Action::End { result, dead_letter, unique_key } => {
             (result.as_ref(), dead_letter.as_ref(), unique_key.as_deref())
@@ -213,10 +284,9 @@ fn settle_one(tx: &mut Tx<'_>, endings: &mut Endings<'_>, settlement: &Settlemen
     if settlement.fenced {
         return end_fenced(tx, endings, settlement, (result, key));
     }
-    if endings.lease.execute(params![seq, token])? == 0 {
+    if !removed && !endings.remove(seq, token)? {
         return without_lease(tx, settlement, result);
     }
-    endings.job.execute([seq])?;
     kv::release(tx, key, &settlement.address.id)?;
     if let Some(result) = result
         && let Won::No { .. } = endings.result.store(tx, &settlement.address, result)?
@@ -267,8 +337,7 @@ fn end_fenced(
     if let Won::No { .. } = endings.result.store(tx, &settlement.address, result)? {
         return Ok(Settled::AlreadyEnded);
     }
-    endings.lease.execute(params![seq, token])?;
-    endings.job.execute([seq])?;
+    endings.remove(seq, token)?;
     kv::release(tx, key, &settlement.address.id)?;
     Ok(Settled::Done)
 }

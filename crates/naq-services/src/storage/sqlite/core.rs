@@ -148,7 +148,8 @@ impl Session {
         let (call, answer) = Call::new(commit, work);
         let command: Box<dyn Command> = Box::new(call);
         commands.put(weight, command).await.map_err(|InboxClosed| Refusal::Closed)?;
-        answer.await.map_err(|_| Refusal::Closed)?.map_err(Refusal::Failed)
+        let (answer, _work) = answer.await.map_err(|_| Refusal::Closed)?;
+        answer.map_err(Refusal::Failed)
     }
 
     /// The error of an operation that was refused.

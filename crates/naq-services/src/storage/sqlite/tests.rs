@@ -148,6 +148,36 @@ async fn a_job_runs_once_across_two_handles_of_a_file() {
 }
 
 #[tokio::test]
+async fn jobs_that_are_settled_together_have_outcomes_of_their_own() {
+    const JOBS: usize = 20;
+    const GIVEN_BACK: usize = 9;
+    let store = open(SqliteOptions::memory("settled together")).await.unwrap();
+    let entries = (0..JOBS).map(|n| entry(&format!("job-{n}"))).collect();
+    assert!(store.enqueue(entries).await.into_iter().all(|outcome| outcome.unwrap() == Enqueued::Stored));
+    let mut receiving = consumer(&store, Duration::from_secs(30)).await;
+    receiving.demand(demand(JOBS));
+    let claimed = claims(&mut receiving).await;
+    assert_eq!(claimed.len(), JOBS);
+    receiving.demand(demand(0));
+    store.hand_back(vec![claimed[GIVEN_BACK].lease.clone()]).await.unwrap();
+
+    // Backwards: rows that follow each other are found whatever the order.
+    let settlements =
+        || claimed.iter().rev().map(|claim| completion(claim, Bytes::from_static(b"done"))).collect::<Vec<_>>();
+    for won in [Settled::Done, Settled::AlreadyEnded] {
+        for (n, outcome) in (0..JOBS).rev().zip(store.settle(settlements()).await) {
+            assert_eq!(outcome.unwrap(), if n == GIVEN_BACK { Settled::LeaseLost } else { won }, "job {n}");
+        }
+    }
+    for (n, claim) in claimed.iter().enumerate() {
+        let found = store.get_job(&claim.lease.id).await.unwrap_or_default();
+        let lives = matches!(found[..], [Sighting::Queued { .. }]);
+        let result = store.get_result(&claim.lease.id).await.unwrap();
+        assert_eq!((lives, result.is_some()), (n == GIVEN_BACK, n != GIVEN_BACK), "job {n}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_ours_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let text = dir.path().join("notes.txt");
