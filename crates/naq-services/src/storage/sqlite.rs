@@ -34,6 +34,7 @@ mod clock;
 mod consumer;
 mod core;
 mod diagnose;
+mod doorbell;
 pub(crate) mod error;
 mod event_log;
 mod feeds;

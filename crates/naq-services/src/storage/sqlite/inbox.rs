@@ -25,6 +25,8 @@ struct State<T> {
     items: VecDeque<(usize, T)>,
     closed: bool,
     watchers: usize,
+    /// Something may have changed outside since the last look.
+    rung: bool,
 }
 
 /// What [`Inbox::take`] found.
@@ -32,7 +34,7 @@ struct State<T> {
 pub(super) enum Taken {
     /// Items were taken.
     Items,
-    /// Nothing waits, but somebody watches for changes from outside and it is time to look.
+    /// Nothing waits, but somebody watches for changes from outside, and there may be one.
     Look,
     /// Closed, and everything that had been accepted was taken.
     Closed,
@@ -44,7 +46,7 @@ pub(super) struct InboxClosed;
 impl<T> Inbox<T> {
     pub(super) fn new() -> Self {
         Self {
-            state: Mutex::new(State { items: VecDeque::new(), closed: false, watchers: 0 }),
+            state: Mutex::new(State { items: VecDeque::new(), closed: false, watchers: 0, rung: false }),
             ready: Condvar::new(),
             permits: Semaphore::new(CAPACITY),
         }
@@ -70,14 +72,18 @@ impl<T> Inbox<T> {
         Ok(())
     }
 
-    /// Waits for items and takes as many as their weights allow, at least one. With `look_every`, returns
-    /// [`Taken::Look`] after that long without items, while there are watchers.
+    /// Waits for items and takes as many as their weights allow, at least one. While there are watchers, returns
+    /// [`Taken::Look`] when the bell was [rung](Self::ring), and with `look_every` after that long without items.
     pub(super) fn take(&self, max_weight: usize, look_every: Option<Duration>, into: &mut Vec<T>) -> Taken {
         let started = Instant::now();
         let mut state = self.state();
         while state.items.is_empty() {
             if state.closed {
                 return Taken::Closed;
+            }
+            if state.rung && state.watchers > 0 {
+                state.rung = false;
+                return Taken::Look;
             }
             match look_every.filter(|_| state.watchers > 0) {
                 None => state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -101,6 +107,15 @@ impl<T> Inbox<T> {
         drop(state);
         self.permits.add_permits(into.len());
         Taken::Items
+    }
+
+    /// Makes [`take`](Self::take) look outside, now or when somebody watches.
+    pub(super) fn ring(&self) {
+        let mut state = self.state();
+        state.rung = true;
+        if state.watchers > 0 {
+            self.ready.notify_all();
+        }
     }
 
     /// Refuses new items from now on.

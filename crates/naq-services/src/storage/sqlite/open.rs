@@ -18,6 +18,7 @@ use super::{
     SqliteLocation, SqliteOptions, Synchronous,
     clock::Clock,
     core::{Core, Session},
+    doorbell::{Doorbell, Listening},
     error::{Failure, describe, is_busy},
     feeds::OwnWriter,
     inbox::Inbox,
@@ -199,8 +200,9 @@ fn start(
     let wake = Arc::new(Wake::new());
     let commands = Arc::new(Commands::new());
     let reads = path.is_some().then(|| Arc::new(Inbox::new()));
-    let writer = writer(options, conn, &commands, &wake, &clock, path.is_some())
+    let mut writer = writer(options, conn, &commands, &wake, &clock, path.as_deref())
         .map_err(|error| describe(OPERATION, &location, Failure::new(error)))?;
+    writer.listening = writer.bell.as_ref().and_then(|bell| listen(bell, &commands));
     let mut threads = vec![spawn("naq-sqlite-writer", move || writer.run())?];
     if let Some(reads) = &reads {
         for conn in readers {
@@ -227,7 +229,7 @@ fn writer(
     commands: &Arc<Commands>,
     wake: &Arc<Wake>,
     clock: &Clock,
-    shared: bool,
+    path: Option<&Path>,
 ) -> rusqlite::Result<Writer> {
     // The writer waits by itself, so that it can give way to others fairly and in small steps.
     conn.busy_timeout(Duration::ZERO)?;
@@ -239,10 +241,20 @@ fn writer(
         wake: Arc::clone(wake),
         synchronous: options.synchronous,
         clock: clock.clone(),
-        shared,
+        shared: path.is_some(),
+        bell: path.and_then(|path| Doorbell::of(path).ok()),
+        listening: None,
         busy_timeout: options.busy_timeout,
         queues: HashMap::new(),
     })
+}
+
+/// Without it, and that is all, the file is looked at more often.
+fn listen(bell: &Doorbell, commands: &Arc<Commands>) -> Option<Listening> {
+    let commands = Arc::clone(commands);
+    bell.listen(move || commands.ring())
+        .inspect_err(|error| tracing::debug!(%error, "commits of other processes are looked for, not heard of"))
+        .ok()
 }
 
 /// A further writer of a file, with its own connection and thread.
@@ -250,7 +262,7 @@ pub(super) fn open_own_writer(core: &Core, path: &Path) -> Result<OwnWriter> {
     let options = SqliteOptions { synchronous: Synchronous::Normal, ..core.options.clone() };
     let conn = connect_file(path, &core.location, options.busy_timeout)?;
     let commands = Arc::new(Commands::new());
-    let writer = writer(&options, conn, &commands, &Arc::new(Wake::new()), &core.clock, true)
+    let writer = writer(&options, conn, &commands, &Arc::new(Wake::new()), &core.clock, Some(path))
         .map_err(|error| describe(OPERATION, &core.location, Failure::new(error)))?;
     let thread = spawn("naq-sqlite-heartbeat", move || writer.run())?;
     Ok(OwnWriter { commands, thread: Some(thread) })

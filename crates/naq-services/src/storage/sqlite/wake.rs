@@ -82,6 +82,14 @@ pub(super) struct Changes {
     pub(super) unnamed_results: bool,
 }
 
+impl Changes {
+    /// Whether there is a kind of change that anybody can wait for.
+    pub(super) fn are_awaited(&self) -> bool {
+        let Self { jobs, freed, due, keys, events, results, unnamed_results } = self;
+        *jobs || *freed || *due || *keys || *events || *unnamed_results || !results.is_empty()
+    }
+}
+
 impl Wake {
     pub(super) fn new() -> Self {
         Self {

@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use super::{
     Synchronous,
     clock::{Clock, Moment},
+    doorbell::{Doorbell, Listening},
     error::{Failure, is_busy},
     inbox::{Inbox, Taken},
     rows,
@@ -29,8 +30,10 @@ use super::{
 
 /// At most about so many rows in one transaction, so that nobody waits long behind others.
 const MAX_GROUP_ROWS: usize = 2000;
-/// How often the file is checked for changes by other processes, while somebody waits for one.
+/// How often the file is checked for changes by other processes, while somebody waits for one and nothing is heard of them.
 const LOOK_EVERY: Duration = Duration::from_millis(12);
+/// The same where commits of others are heard of: for one whose process died before it rang.
+const LOOK_EVERY_AT_LEAST: Duration = Duration::from_millis(500);
 /// At most so many results are named one by one when another process wrote them.
 const MAX_NAMED_RESULTS: usize = 10_000;
 
@@ -53,16 +56,17 @@ pub(super) trait Command: Send {
     fn commit(&self) -> Commit;
 }
 
-/// A command made of a function and the channel for its answer.
+/// A command made of a function and the channel for its answer. The function goes back with it: what it holds is the
+/// caller's to drop, on the caller's thread.
 pub(super) struct Call<T, F> {
     work: F,
     commit: Commit,
     value: Option<T>,
-    reply: oneshot::Sender<Result<T, Failure>>,
+    reply: oneshot::Sender<(Result<T, Failure>, F)>,
 }
 
 impl<T, F> Call<T, F> {
-    pub(super) fn new(commit: Commit, work: F) -> (Self, oneshot::Receiver<Result<T, Failure>>) {
+    pub(super) fn new(commit: Commit, work: F) -> (Self, oneshot::Receiver<(Result<T, Failure>, F)>) {
         let (reply, answer) = oneshot::channel();
         (Self { work, commit, value: None, reply }, answer)
     }
@@ -85,7 +89,7 @@ where
             (Err(failure), _) => Err(failure),
         };
         // A caller that is gone has chosen not to know.
-        self.reply.send(answer).ok();
+        self.reply.send((answer, self.work)).ok();
     }
 
     fn commit(&self) -> Commit {
@@ -169,6 +173,10 @@ pub(super) struct Writer {
     pub(super) clock: Clock,
     /// Other connections can change the database.
     pub(super) shared: bool,
+    /// Those of other processes are told of commits, if that can be had.
+    pub(super) bell: Option<Doorbell>,
+    /// Commits of other processes are heard of.
+    pub(super) listening: Option<Listening>,
     /// How long a transaction may wait for other processes.
     pub(super) busy_timeout: Duration,
     pub(super) queues: HashMap<QueueName, i64>,
@@ -211,9 +219,10 @@ impl Writer {
     /// The thread's loop; returns when the inbox is closed and empty.
     pub(super) fn run(mut self) {
         let _end = CloseAtEnd(Arc::clone(&self.commands));
-        let look_every = self.shared.then_some(LOOK_EVERY);
         let mut group = Vec::new();
         loop {
+            let hears = self.listening.as_ref().is_some_and(Listening::hears);
+            let look_every = self.shared.then_some(if hears { LOOK_EVERY_AT_LEAST } else { LOOK_EVERY });
             match self.commands.take(MAX_GROUP_ROWS, look_every, &mut group) {
                 Taken::Closed => return,
                 Taken::Look => self.look(),
@@ -252,6 +261,9 @@ impl Writer {
             match self.transact(group, &mut changes) {
                 Ok(()) => {
                     self.wake.announce(&changes);
+                    if let Some(bell) = self.bell.as_ref().filter(|_| changes.are_awaited()) {
+                        bell.ring();
+                    }
                     return Ok(());
                 }
                 Err(trouble) => {
@@ -314,9 +326,12 @@ impl Writer {
     }
 
     fn look(&mut self) {
-        if let Err(error) = self.notice_others()
-            && !is_busy(&error)
-        {
+        let Err(error) = self.notice_others() else { return };
+        if is_busy(&error) {
+            // Another process opens or closes the file at this moment; the look is still due.
+            thread::sleep(Duration::from_millis(1));
+            self.commands.ring();
+        } else {
             // The next transaction meets the same failure and reports it to a caller.
             tracing::warn!(%error, "the store could not be checked for changes by other processes");
         }
