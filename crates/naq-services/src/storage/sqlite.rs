@@ -29,6 +29,7 @@ use super::{
     StoredResult, VirtualClock,
 };
 
+mod checkpointer;
 mod claims;
 mod clock;
 mod consumer;

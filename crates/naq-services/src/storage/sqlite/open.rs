@@ -16,6 +16,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::{
     SqliteLocation, SqliteOptions, Synchronous,
+    checkpointer::{self, Checkpointer},
     clock::Clock,
     core::{Core, Session},
     doorbell::{Doorbell, Listening},
@@ -33,7 +34,7 @@ const OPERATION: &str = "open";
 const READERS: usize = 2;
 /// Statements that a connection keeps prepared; more than there are.
 const CACHED_STATEMENTS: usize = 96;
-/// Pages of the log after which a commit moves it into the file: 16 MiB. Longer logs make bulk work faster and reads
+/// Pages of the log after which it is moved into the file: 16 MiB. Longer logs make bulk work faster and reads
 /// slower; SQLite's own default is 4 MiB.
 pub(crate) const CHECKPOINT_PAGES: u32 = 4000;
 /// Pages that the writer keeps, in KiB. With SQLite's own 2 MiB a batch of a thousand jobs does not fit: it writes pages to the
@@ -203,7 +204,15 @@ fn start(
     let mut writer = writer(options, conn, &commands, &wake, &clock, path.as_deref())
         .map_err(|error| describe(OPERATION, &location, Failure::new(error)))?;
     writer.listening = writer.bell.as_ref().and_then(|bell| listen(bell, &commands));
-    let mut threads = vec![spawn("naq-sqlite-writer", move || writer.run())?];
+    let mut threads = Vec::new();
+    if let Some(path) = &path {
+        let other = connect_file(path, &location, options.busy_timeout)?;
+        let (checkpointer, calls) =
+            Checkpointer::new(&mut writer.conn).map_err(|error| describe(OPERATION, &location, Failure::new(error)))?;
+        writer.checkpointer = Some(checkpointer);
+        threads.push(spawn("naq-sqlite-checkpoint", move || checkpointer::serve(&other, &calls))?);
+    }
+    threads.push(spawn("naq-sqlite-writer", move || writer.run())?);
     if let Some(reads) = &reads {
         for conn in readers {
             let reads = Arc::clone(reads);
@@ -244,6 +253,7 @@ fn writer(
         shared: path.is_some(),
         bell: path.and_then(|path| Doorbell::of(path).ok()),
         listening: None,
+        checkpointer: None,
         busy_timeout: options.busy_timeout,
         queues: HashMap::new(),
     })
@@ -261,6 +271,9 @@ fn listen(bell: &Doorbell, commands: &Arc<Commands>) -> Option<Listening> {
 pub(super) fn open_own_writer(core: &Core, path: &Path) -> Result<OwnWriter> {
     let options = SqliteOptions { synchronous: Synchronous::Normal, ..core.options.clone() };
     let conn = connect_file(path, &core.location, options.busy_timeout)?;
+    // The log is the first writer's to move: a heartbeat is not to wait for that.
+    conn.query_row("PRAGMA wal_autocheckpoint=0", [], |_| Ok(()))
+        .map_err(|error| describe(OPERATION, &core.location, Failure::new(error)))?;
     let commands = Arc::new(Commands::new());
     let writer = writer(&options, conn, &commands, &Arc::new(Wake::new()), &core.clock, Some(path))
         .map_err(|error| describe(OPERATION, &core.location, Failure::new(error)))?;

@@ -178,6 +178,29 @@ async fn jobs_that_are_settled_together_have_outcomes_of_their_own() {
 }
 
 #[tokio::test]
+async fn the_log_is_moved_into_the_file_while_jobs_keep_coming() {
+    const BODY: usize = 60 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs.db");
+    let store = open(SqliteOptions::file(&path)).await.unwrap();
+    for batch in 0..25 {
+        let entries =
+            (0..100).map(|n| entry_of(JobId::new(format!("job-{batch}-{n}")).unwrap(), Bytes::from(vec![b'x'; BODY])));
+        assert!(store.enqueue(entries.collect()).await.into_iter().all(|outcome| outcome.unwrap() == Enqueued::Stored));
+        let log = std::fs::metadata(path.with_extension("db-wal")).unwrap().len();
+        assert!(log < 80 << 20, "{} MiB in the log after {batch} batches of 6 MB", log >> 20);
+    }
+    store.close().await;
+    let there: i64 = Connection::open(&path)
+        .unwrap()
+        .query_row("SELECT count(*) FROM jobs WHERE length(body) = ?1", [i64::try_from(BODY).unwrap()], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    assert_eq!(there, 2500);
+}
+
+#[tokio::test]
 async fn what_is_not_ours_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let text = dir.path().join("notes.txt");

@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Synchronous,
+    checkpointer::Checkpointer,
     clock::{Clock, Moment},
     doorbell::{Doorbell, Listening},
     error::{Failure, is_busy},
@@ -56,17 +57,19 @@ pub(super) trait Command: Send {
     fn commit(&self) -> Commit;
 }
 
-/// A command made of a function and the channel for its answer. The function goes back with it: what it holds is the
-/// caller's to drop, on the caller's thread.
+/// A command made of a function and the channel for its answer.
 pub(super) struct Call<T, F> {
     work: F,
     commit: Commit,
     value: Option<T>,
-    reply: oneshot::Sender<(Result<T, Failure>, F)>,
+    reply: oneshot::Sender<Answer<T, F>>,
 }
 
+/// The function goes back to the caller: what it holds is dropped there, and not on the writer's thread.
+pub(super) type Answer<T, F> = (Result<T, Failure>, F);
+
 impl<T, F> Call<T, F> {
-    pub(super) fn new(commit: Commit, work: F) -> (Self, oneshot::Receiver<(Result<T, Failure>, F)>) {
+    pub(super) fn new(commit: Commit, work: F) -> (Self, oneshot::Receiver<Answer<T, F>>) {
         let (reply, answer) = oneshot::channel();
         (Self { work, commit, value: None, reply }, answer)
     }
@@ -177,6 +180,8 @@ pub(super) struct Writer {
     pub(super) bell: Option<Doorbell>,
     /// Commits of other processes are heard of.
     pub(super) listening: Option<Listening>,
+    /// Where this writer's commits make the log grow.
+    pub(super) checkpointer: Option<Checkpointer>,
     /// How long a transaction may wait for other processes.
     pub(super) busy_timeout: Duration,
     pub(super) queues: HashMap<QueueName, i64>,
@@ -226,7 +231,12 @@ impl Writer {
             match self.commands.take(MAX_GROUP_ROWS, look_every, &mut group) {
                 Taken::Closed => return,
                 Taken::Look => self.look(),
-                Taken::Items => self.run_group(std::mem::take(&mut group)),
+                Taken::Items => {
+                    self.run_group(std::mem::take(&mut group));
+                    if let Some(checkpointer) = &mut self.checkpointer {
+                        checkpointer.committed(&self.conn);
+                    }
+                }
             }
         }
     }
