@@ -291,6 +291,33 @@ async fn leases_and_locks_end_with_the_boot_and_not_with_the_wall_clock() {
 }
 
 #[tokio::test]
+async fn a_commit_of_which_nobody_is_told_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("jobs.db");
+    let store = open(SqliteOptions::file(&path)).await.unwrap();
+    let id = JobId::new("a").unwrap();
+    let waiting = store.wait_result(&id, 0, Duration::from_secs(10));
+    let dying = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        // As by a process that is killed between its commit and the word of it.
+        let outside = Connection::open(&path).unwrap();
+        outside
+            .execute_batch(
+                "BEGIN IMMEDIATE;
+                 INSERT INTO queues (queue, name) VALUES (1, 'mail');
+                 INSERT INTO results VALUES (1, 'a', 1, 5, 4000000000000, x'7b7d');
+                 UPDATE meta SET revision = 1;
+                 COMMIT",
+            )
+            .unwrap();
+        Instant::now()
+    };
+    let (found, committed) = tokio::join!(waiting, dying);
+    assert_eq!(found.unwrap().expect("the result comes").body, "{}");
+    assert!(committed.elapsed() < Duration::from_secs(2), "found after {:?}", committed.elapsed());
+}
+
+#[tokio::test]
 async fn a_watch_in_another_process_sees_changes_and_expiry() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jobs.db");
