@@ -3,6 +3,9 @@
 //! Invariant: knows the storage seam and nothing of what is behind it; never depends on naq-queue.
 
 pub mod adjust;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 pub mod builtin;
 #[cfg(feature = "external")]
 pub mod external;

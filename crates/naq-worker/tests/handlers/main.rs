@@ -8,6 +8,7 @@ mod builtin;
 #[cfg(feature = "external")]
 mod external;
 mod job_macro;
+mod no_store;
 mod support;
 mod typed;
 

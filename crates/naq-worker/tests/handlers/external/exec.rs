@@ -8,7 +8,10 @@ use naq_worker::external::STDERR_TAIL;
 use serde_json::json;
 
 use super::{build, cancel_when, exec, gone, line_of, program, run, sh};
-use crate::support::{MAX_BODY, context, error, failure, job, value};
+use crate::{
+    no_store::MAX_BODY,
+    support::{context, error, failure, job, value},
+};
 
 #[tokio::test]
 async fn arguments_are_one_line_and_the_result_is_json() {

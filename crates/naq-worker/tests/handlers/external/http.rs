@@ -16,7 +16,10 @@ use tokio::{
 use tracing::Span;
 
 use super::{build, cancel_when, http, run};
-use crate::support::{MAX_BODY, context, error, failure, job, value};
+use crate::{
+    no_store::MAX_BODY,
+    support::{context, error, failure, job, value},
+};
 
 /// Answers every request with the same bytes, and passes on what was asked. Ends when it is dropped.
 struct Server {

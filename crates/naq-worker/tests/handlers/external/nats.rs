@@ -9,7 +9,10 @@ use naq_worker::{ErasedHandler, external};
 use serde_json::json;
 
 use super::{cancel_when, nats, run};
-use crate::support::{MAX_BODY, context, error, failure, job, value};
+use crate::{
+    no_store::MAX_BODY,
+    support::{context, error, failure, job, value},
+};
 
 #[derive(Debug)]
 struct Answers;
