@@ -1,6 +1,9 @@
 //! The embedded store: bulk enqueue, runs, latency and footprint.
 //!
-//! Invariant: each turn has a file of its own, made by naq, on the disk that is measured, and removed after it.
+//! Invariant: files are made by naq, on the disk that is measured, and removed at once. Each turn has one of its own, but
+//! for those in [`kept`].
+
+mod kept;
 
 use std::{
     path::{Path, PathBuf},
@@ -55,6 +58,8 @@ pub(crate) async fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     if plan.beyond_ratios() {
         bench.latency(report).await?;
         bench.footprint(report).await?;
+        bench.flatness(report).await?;
+        bench.pruning(report).await?;
     }
     if plan.delayed {
         bench.delayed(report).await?;
