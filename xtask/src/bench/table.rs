@@ -38,6 +38,8 @@ enum Found {
     Ratio {
         naq: f64,
         bare: f64,
+        naq_cpu_us: f64,
+        bare_cpu_us: f64,
         ratio: f64,
         ratio_low: f64,
         ratio_high: f64,
@@ -49,6 +51,7 @@ enum Found {
         p50_ms: f64,
         p99_ms: f64,
         p50_below_ms: Option<f64>,
+        note: Option<String>,
     },
     Amount {
         value: f64,
@@ -98,14 +101,29 @@ impl Row {
 
     fn cells(&self) -> [String; 6] {
         let (value, detail, budget) = match &self.found {
-            Found::Ratio { naq, bare, ratio, ratio_low, ratio_high, against, at_least, .. } => (
+            Found::Ratio {
+                naq,
+                bare,
+                naq_cpu_us,
+                bare_cpu_us,
+                ratio,
+                ratio_low,
+                ratio_high,
+                against,
+                at_least,
+                ..
+            } => (
                 format!("{ratio:.2} ({ratio_low:.2} to {ratio_high:.2})"),
-                format!("{} against {} jobs/s: {against}", thousands(*naq), thousands(*bare)),
+                format!(
+                    "{} against {} jobs/s, {naq_cpu_us:.1} against {bare_cpu_us:.1} µs of CPU a job: {against}",
+                    thousands(*naq),
+                    thousands(*bare)
+                ),
                 at_least.map(|least| format!("at least {least:.2}")),
             ),
-            Found::Latency { p50_ms, p99_ms, p50_below_ms } => (
+            Found::Latency { p50_ms, p99_ms, p50_below_ms, note } => (
                 format!("p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms"),
-                String::new(),
+                note.clone().unwrap_or_default(),
                 p50_below_ms.map(|limit| format!("p50 under {limit} ms")),
             ),
             Found::Amount { value, unit, below } => {
@@ -148,10 +166,10 @@ mod tests {
         let text = format!(
             r#"{{"stores": [], "rows": [
                 {{"store": "S", "what": "enqueue", "gated": {gated}, "found": {{"ratio": {{"naq": 9000.0,
-                 "bare": 20000.0, "ratio": {ratio}, "ratio_low": 0.1, "ratio_high": 1.0, "ratios": [0.1, 1.0], "rounds": 3,
+                 "bare": 20000.0, "naq_cpu_us": 41.4, "bare_cpu_us": 23.6, "ratio": {ratio}, "ratio_low": 0.1, "ratio_high": 1.0, "ratios": [0.1, 1.0], "rounds": 3,
                  "jobs_per_round": 1, "against": "bare", "at_least": 0.8}}}}}},
                 {{"store": "S", "what": "idle", "gated": {gated}, "found": {{"latency": {{"p50_ms": {p50_ms},
-                 "p99_ms": 9.0, "samples": 1, "p50_below_ms": 2.0}}}}}}]}}"#
+                 "p99_ms": 9.0, "samples": 1, "p50_below_ms": 2.0, "note": "seen"}}}}}}]}}"#
         );
         serde_json::from_str(&text).unwrap()
     }
@@ -167,6 +185,7 @@ mod tests {
     #[test]
     fn a_missed_budget_stands_in_the_table() {
         let table = render(&report(true, 0.5, 1.0));
-        assert!(table.contains("9000 against 20.0 k jobs/s: bare") && table.contains("MISSED"), "{table}");
+        assert!(table.contains("9000 against 20.0 k jobs/s, 41.4 against 23.6 µs of CPU a job: bare"), "{table}");
+        assert!(table.contains("MISSED") && table.contains("| seen "), "{table}");
     }
 }

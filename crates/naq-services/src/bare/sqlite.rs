@@ -1,4 +1,4 @@
-//! Bare loops over rusqlite: insert; claim, store the result and delete.
+//! Bare loops over rusqlite: insert; claim, store the result and delete; and results that are there beforehand.
 //!
 //! Invariant: one connection, prepared statements, write-ahead logging with `synchronous=FULL`, one transaction per batch.
 //! The file and its tables are those that naq made; every column that naq writes is written.
@@ -104,10 +104,7 @@ impl BareSqlite {
     fn finish(&mut self, done: &[Claimed], result: Option<&[u8]>) -> rusqlite::Result<()> {
         let mut lease = self.conn.prepare_cached("DELETE FROM leases WHERE seq = ?1 AND token = ?2")?;
         let mut delete = self.conn.prepare_cached("DELETE FROM jobs WHERE seq = ?1")?;
-        let mut insert = self.conn.prepare_cached(
-            "INSERT INTO results (revision, id, queue, status, expires_at, body) VALUES (?1, ?2, 1, 5, ?3, ?4) \
-             ON CONFLICT (id) DO NOTHING",
-        )?;
+        let mut insert = self.conn.prepare_cached(INSERT_RESULT)?;
         for job in done {
             lease.execute(params![job.seq, job.token])?;
             delete.execute([job.seq])?;
@@ -144,6 +141,40 @@ impl BareSqlite {
         Ok(claimed)
     }
 
+    /// Stores the results of jobs that were never here, each an id and when it expires (milliseconds since 1970), all
+    /// with one body.
+    ///
+    /// # Errors
+    /// If SQLite fails.
+    pub fn keep(&mut self, results: impl IntoIterator<Item = (String, i64)>, body: &[u8]) -> Result<()> {
+        let mut results = results.into_iter().peekable();
+        while results.peek().is_some() {
+            self.keep_some(results.by_ref().take(KEPT_AT_ONCE), body).map_err(failed("keep results"))?;
+        }
+        Ok(())
+    }
+
+    fn keep_some(&mut self, results: impl Iterator<Item = (String, i64)>, body: &[u8]) -> rusqlite::Result<()> {
+        self.conn.execute_batch("BEGIN IMMEDIATE")?;
+        let mut insert = self.conn.prepare_cached(INSERT_RESULT)?;
+        for (id, expires_at) in results {
+            self.revision += 1;
+            insert.execute(params![self.revision, id, expires_at, body])?;
+        }
+        self.conn.prepare_cached("UPDATE meta SET revision = ?1")?.execute([self.revision])?;
+        self.conn.execute_batch("COMMIT")
+    }
+
+    /// Whether any result is kept, expired or not.
+    ///
+    /// # Errors
+    /// If SQLite fails.
+    pub fn keeps_results(&self) -> Result<bool> {
+        self.conn
+            .query_row("SELECT EXISTS (SELECT 1 FROM results)", [], |row| row.get(0))
+            .map_err(failed("look for results"))
+    }
+
     /// How many jobs there are.
     ///
     /// # Errors
@@ -155,6 +186,10 @@ impl BareSqlite {
     }
 }
 
+/// Results in one transaction, where only many matter.
+const KEPT_AT_ONCE: usize = 10_000;
+const INSERT_RESULT: &str = "INSERT INTO results (revision, id, queue, status, expires_at, body) \
+                             VALUES (?1, ?2, 1, 5, ?3, ?4) ON CONFLICT (id) DO NOTHING";
 /// The keys of queue 1, priority 2 in `ready`, less the place in the lane.
 const LANE: i64 = (4 + 2) << 44;
 const SEQ_MASK: i64 = (1 << 44) - 1;

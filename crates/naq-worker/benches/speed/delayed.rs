@@ -57,7 +57,7 @@ pub(crate) async fn measure(
     }
     let what = |what: &str| format!("{} k delayed jobs: {what}", count / 1000);
     let (p50_ms, p99_ms) = (quantile(&late, 0.5), quantile(&late, 0.99));
-    let found = Found::Latency { p50_ms, p99_ms, samples, p50_below_ms: Some(100.0) };
+    let found = Found::Latency { p50_ms, p99_ms, samples, p50_below_ms: Some(100.0), note: None };
     report.add(store, &what("from due to start"), gated, found);
     for (who, process) in [("leader", &first), ("standby", &second)] {
         let found = Found::Amount { value: process.resident_mib()?, unit: "MiB", below: None };

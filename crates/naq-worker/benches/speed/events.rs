@@ -98,6 +98,7 @@ pub(crate) async fn history(
     }
     let (p50_ms, p99_ms) = (quantile(&looks, 0.5), quantile(&looks, 0.99));
     let what = format!("history of one job among {} k events", plan.told() / 1000);
-    report.add(store, &what, gated, Found::Latency { p50_ms, p99_ms, samples: LOOKS, p50_below_ms: Some(200.0) });
+    let found = Found::Latency { p50_ms, p99_ms, samples: LOOKS, p50_below_ms: Some(200.0), note: None };
+    report.add(store, &what, gated, found);
     Ok(())
 }

@@ -9,11 +9,13 @@ use naq_models::{Job, JobId, JobResult, JobStatus, QueueName, RawJson, Timestamp
 use naq_services::{JobService, NewJob, new_job::secs};
 use serde_json::json;
 
+use crate::rounds::{Start, Took};
+
 pub(crate) const KIND: &str = "bench.noop";
 /// Bytes of a job's arguments.
 const PAYLOAD: usize = 256;
-/// A week.
-const RESULT_TTL: u64 = 7 * 24 * 3600;
+/// A week, in seconds.
+pub(crate) const RESULT_TTL: u64 = 7 * 24 * 3600;
 
 /// Whether a run keeps a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +43,14 @@ pub(crate) async fn enqueue(service: &JobService, jobs: Vec<NewJob>) -> Result<(
         ensure!(!receipt.duplicate, "a generated id was taken");
     }
     Ok(())
+}
+
+/// Naq's side of bulk enqueue: the jobs of one round, and what it took to store them.
+pub(crate) async fn enqueue_round(service: &JobService, queue: &str, count: usize) -> Result<Took> {
+    let wanted = new_jobs(queue, count, Keep::Result);
+    let begin = Start::now();
+    enqueue(service, wanted).await?;
+    Ok(begin.took())
 }
 
 /// A finished job as it lies in a store.

@@ -94,5 +94,5 @@ async fn sample(
     }
     let (p50_ms, p99_ms) = (quantile(&millis, 0.5), quantile(&millis, 0.99));
     eprintln!("  p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms");
-    Ok(Found::Latency { p50_ms, p99_ms, samples, p50_below_ms })
+    Ok(Found::Latency { p50_ms, p99_ms, samples, p50_below_ms, note: None })
 }

@@ -2,10 +2,7 @@
 //!
 //! Invariant: each turn has a queue of its own, laid out by naq, which is removed after it, with the results it left.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use anyhow::Result;
 use bytes::Bytes;
@@ -29,7 +26,7 @@ use crate::{
     other_process::{OtherProcess, Role},
     plan::{Plan, Served, Server},
     report::{Found, Report, Store},
-    rounds::compare,
+    rounds::{Start, Took, compare},
     run,
 };
 
@@ -135,11 +132,7 @@ impl Bench<'_> {
             jobs,
             async |turn| {
                 let queue = self.queue(format!("enqueue-{turn}")).await?;
-                let wanted = jobs::new_jobs(&queue.name, jobs, Keep::Result);
-                let service = self.service();
-                let begin = Instant::now();
-                jobs::enqueue(&service, wanted).await?;
-                let took = begin.elapsed();
+                let took = jobs::enqueue_round(&self.service(), &queue.name, jobs).await?;
                 self.remove(queue).await?;
                 Ok(took)
             },
@@ -147,9 +140,9 @@ impl Bench<'_> {
                 let queue = self.queue(format!("enqueue-{turn}")).await?;
                 let now = self.storage.now().await?;
                 let messages = queue.messages(jobs::encoded(&queue.name, jobs, Keep::Result, now)?);
-                let begin = Instant::now();
+                let begin = Start::now();
                 self.bare.publish(messages).await?;
-                let took = begin.elapsed();
+                let took = begin.took();
                 self.remove(queue).await?;
                 Ok(took)
             },
@@ -161,7 +154,7 @@ impl Bench<'_> {
     }
 
     /// Runs a filled queue with naq.
-    async fn naq(&self, name: String, keep: Keep, events: EventHook) -> Result<Duration> {
+    async fn naq(&self, name: String, keep: Keep, events: EventHook) -> Result<Took> {
         let queue = self.filled(name, keep).await?;
         let emptied = async { Ok(self.bare.wait_empty(&queue.stream).await?) };
         let took = run::drain(&self.storage, &queue.name, self.plan.jobs(), events, emptied).await?;
@@ -175,10 +168,7 @@ impl Bench<'_> {
             let queue = self.queue(format!("told-{turn}")).await?;
             let telling = Telling::start(&self.storage, on);
             let service = self.service().with_events(telling.hook());
-            let wanted = jobs::new_jobs(&queue.name, jobs, Keep::Result);
-            let begin = Instant::now();
-            jobs::enqueue(&service, wanted).await?;
-            let took = begin.elapsed();
+            let took = jobs::enqueue_round(&service, &queue.name, jobs).await?;
             telling.end().await;
             self.remove(queue).await?;
             Ok(took)
@@ -229,7 +219,8 @@ impl Bench<'_> {
             async |turn| self.naq(format!("{label}-{turn}"), keep, EventHook::silent()).await,
             async |turn| {
                 let queue = self.filled(format!("{label}-{turn}"), keep).await?;
-                let took = match keep {
+                let begin = Start::now();
+                let wall = match keep {
                     Keep::Nothing => self.bare.run(&queue.stream, &queue.filter(), jobs).await?,
                     Keep::Result => {
                         let result = jobs::result(&queue.name, self.storage.now().await?)?;
@@ -237,6 +228,7 @@ impl Bench<'_> {
                         self.bare.run_with_result(&queue.stream, &filter, jobs, &results, result).await?
                     }
                 };
+                let took = Took { wall, ..begin.took() };
                 self.remove(queue).await?;
                 Ok(took)
             },
@@ -286,7 +278,9 @@ impl Bench<'_> {
                 self.bare.publish(messages).await?;
                 let results = Results::Fixed(fixed.result_subject.clone());
                 let result = jobs::result("default", now)?;
-                let took = self.bare.run_with_result(&fixed.stream, "", jobs, &results, result).await?;
+                let begin = Start::now();
+                let wall = self.bare.run_with_result(&fixed.stream, "", jobs, &results, result).await?;
+                let took = Took { wall, ..begin.took() };
                 self.bare.delete(&fixed.stream).await?;
                 self.bare.delete(&fixed.result_stream).await?;
                 Ok(took)

@@ -129,6 +129,11 @@ impl Plan {
         if self.quick { 50_000 } else { 1_000_000 }
     }
 
+    /// Results that a file keeps while others are written, or pruned.
+    pub(crate) fn kept(&self) -> usize {
+        if self.quick { 50_000 } else { 1_000_000 }
+    }
+
     /// Seconds for which an idle worker is watched.
     pub(crate) fn idle_seconds(&self) -> u64 {
         if self.quick { 3 } else { 10 }

@@ -45,8 +45,15 @@ pub(crate) enum Found {
         against: String,
         at_least: Option<f64>,
     },
-    /// From the call of `enqueue` to the first line of the handler, on an idle store.
-    Latency { p50_ms: f64, p99_ms: f64, samples: usize, p50_below_ms: Option<f64> },
+    /// How long somebody waits for one thing.
+    Latency {
+        p50_ms: f64,
+        p99_ms: f64,
+        samples: usize,
+        p50_below_ms: Option<f64>,
+        /// What else was seen, in words.
+        note: Option<String>,
+    },
     /// Something that must stay small.
     Amount { value: f64, unit: &'static str, below: Option<f64> },
 }

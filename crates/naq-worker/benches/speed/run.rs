@@ -8,7 +8,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -17,7 +17,10 @@ use naq_services::{EventHook, JobContext, storage::SharedStorage};
 use naq_worker::{ErasedHandler, HandlerRegistry, Shutdown, Worker, handler::HandlerFuture};
 use tokio::sync::Notify;
 
-use crate::jobs::KIND;
+use crate::{
+    jobs::KIND,
+    rounds::{Start, Took},
+};
 
 /// Jobs that run at once. Handlers do nothing, so it only has to be enough to hide the way to them.
 pub(crate) const CONCURRENCY: usize = 100;
@@ -26,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Does nothing, and counts how often.
 struct Noop {
-    first: OnceLock<Instant>,
+    first: OnceLock<Start>,
     left: AtomicUsize,
     all_started: Notify,
 }
@@ -41,7 +44,7 @@ impl ErasedHandler for Counted {
 
     fn call(&self, _: JobContext) -> HandlerFuture {
         let noop = &self.0;
-        noop.first.get_or_init(Instant::now);
+        noop.first.get_or_init(Start::now);
         if noop.left.fetch_sub(1, Ordering::Relaxed) == 1 {
             noop.all_started.notify_one();
         }
@@ -56,7 +59,7 @@ pub(crate) async fn drain(
     count: usize,
     events: EventHook,
     emptied: impl Future<Output = Result<()>>,
-) -> Result<Duration> {
+) -> Result<Took> {
     let noop = Arc::new(Noop { first: OnceLock::new(), left: AtomicUsize::new(count), all_started: Notify::new() });
     let mut handlers = HandlerRegistry::default();
     handlers.insert(Arc::new(Counted(Arc::clone(&noop))))?;
@@ -71,7 +74,7 @@ pub(crate) async fn drain(
         let took = tokio::time::timeout(PATIENCE, async {
             noop.all_started.notified().await;
             emptied.await?;
-            noop.first.get().map(Instant::elapsed).context("no job was started")
+            noop.first.get().map(|first| first.took()).context("no job was started")
         })
         .await;
         shutdown.request();

@@ -1,6 +1,9 @@
 //! The embedded store: bulk enqueue, runs, latency and footprint.
 //!
-//! Invariant: each turn has a file of its own, made by naq, on the disk that is measured, and removed after it.
+//! Invariant: files are made by naq, on the disk that is measured, and removed at once. Each turn has one of its own, but
+//! for those in [`kept`].
+
+mod kept;
 
 use std::{
     path::{Path, PathBuf},
@@ -10,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use bytes::Bytes;
+use naq_models::Timestamp;
 use naq_services::{
     EventHook, JobService, JobSettings,
     bare::sqlite::{BareSqlite, Row},
@@ -30,7 +33,7 @@ use crate::{
     other_process::{OtherProcess, Role},
     plan::{Plan, Served},
     report::{Found, Report, Store},
-    rounds::compare,
+    rounds::{Start, Took, compare},
     run,
 };
 
@@ -55,6 +58,8 @@ pub(crate) async fn measure(plan: &Plan, report: &mut Report) -> Result<()> {
     if plan.beyond_ratios() {
         bench.latency(report).await?;
         bench.footprint(report).await?;
+        bench.flatness(report).await?;
+        bench.pruning(report).await?;
     }
     if plan.delayed {
         bench.delayed(report).await?;
@@ -89,17 +94,25 @@ impl File {
         Ok(self)
     }
 
-    /// Runs a bare loop over the file and says how long it took, without opening.
+    /// The store's time.
+    async fn now(&self) -> Result<Timestamp> {
+        let storage = self.open().await?;
+        let now = storage.now().await?;
+        storage.close().await;
+        Ok(now)
+    }
+
+    /// Runs a bare loop over the file and says what it took, without opening.
     async fn bare<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut BareSqlite) -> Result<T> + Send + 'static,
-    ) -> Result<(T, Duration)> {
+    ) -> Result<(T, Took)> {
         let path = self.path();
         spawn_blocking(move || {
             let mut bare = BareSqlite::open(&path)?;
-            let begin = Instant::now();
+            let begin = Start::now();
             let value = work(&mut bare)?;
-            Ok((value, begin.elapsed()))
+            Ok((value, begin.took()))
         })
         .await?
     }
@@ -120,26 +133,39 @@ impl Bench<'_> {
     }
 
     async fn rows(&self, file: &File, keep: Keep) -> Result<Vec<Row>> {
-        let storage = file.open().await?;
-        let now = storage.now().await?;
-        storage.close().await;
+        let now = file.now().await?;
         Ok(rows(jobs::encoded(QUEUE, self.plan.jobs(), keep, now)?, now.unix_millis()))
+    }
+
+    /// Lets the jobs of one round wait in a file.
+    async fn fill(&self, file: &File, keep: Keep) -> Result<()> {
+        let rows = self.rows(file, keep).await?;
+        file.bare(move |bare| Ok(bare.enqueue(&rows, 1000)?)).await?;
+        Ok(())
     }
 
     /// A file in which the jobs of one round wait.
     async fn filled(&self, keep: Keep) -> Result<File> {
         let file = self.file("run")?.made().await?;
-        let rows = self.rows(&file, keep).await?;
-        file.bare(move |bare| Ok(bare.enqueue(&rows, 1000)?)).await?;
+        self.fill(&file, keep).await?;
         Ok(file)
     }
 
-    async fn result(&self) -> Result<Bytes> {
-        let file = self.file("clock")?;
+    /// Naq's side of bulk enqueue.
+    async fn enqueue_into(&self, file: &File) -> Result<Took> {
         let storage = file.open().await?;
-        let now = storage.now().await?;
+        let service = JobService::new(storage.clone(), JobSettings::default());
+        let took = jobs::enqueue_round(&service, QUEUE, self.plan.jobs()).await?;
         storage.close().await;
-        jobs::result(QUEUE, now)
+        Ok(took)
+    }
+
+    /// Naq's side of a run: of the jobs that wait in a file.
+    async fn run_in(&self, file: &File) -> Result<Took> {
+        let storage = file.open().await?;
+        let took = run::drain(&storage, QUEUE, self.plan.jobs(), EventHook::silent(), emptied(file.path())).await?;
+        storage.close().await;
+        Ok(took)
     }
 
     async fn enqueue(&self, report: &mut Report) -> Result<()> {
@@ -159,17 +185,7 @@ impl Bench<'_> {
             &format!("SQLite, {what}"),
             self.plan.rounds(),
             jobs,
-            async |_| {
-                let file = self.file("enqueue")?;
-                let storage = file.open().await?;
-                let service = JobService::new(storage.clone(), JobSettings::default());
-                let wanted = jobs::new_jobs(QUEUE, jobs, Keep::Result);
-                let begin = Instant::now();
-                jobs::enqueue(&service, wanted).await?;
-                let took = begin.elapsed();
-                storage.close().await;
-                Ok(took)
-            },
+            async |_| self.enqueue_into(&self.file("enqueue")?).await,
             async |_| bare(batch).await,
         )
         .await?;
@@ -187,7 +203,7 @@ impl Bench<'_> {
         if !self.plan.compares("SQLite", what) {
             return Ok(());
         }
-        let result = self.result().await?;
+        let result = jobs::result(QUEUE, self.file("clock")?.now().await?)?;
         let bare = async |batch: usize| {
             let file = self.filled(keep).await?;
             let result = result.clone();
@@ -201,13 +217,7 @@ impl Bench<'_> {
             &format!("SQLite, {what}"),
             self.plan.rounds(),
             jobs,
-            async |_| {
-                let file = self.filled(keep).await?;
-                let storage = file.open().await?;
-                let took = run::drain(&storage, QUEUE, jobs, EventHook::silent(), emptied(file.path())).await?;
-                storage.close().await;
-                Ok(took)
-            },
+            async |_| self.run_in(&self.filled(keep).await?).await,
             async |_| bare(batch).await,
         )
         .await?;
@@ -226,10 +236,7 @@ impl Bench<'_> {
             let storage = file.open().await?;
             let telling = Telling::start(&storage, on);
             let service = JobService::new(storage.clone(), JobSettings::default()).with_events(telling.hook());
-            let wanted = jobs::new_jobs(QUEUE, jobs, Keep::Result);
-            let begin = Instant::now();
-            jobs::enqueue(&service, wanted).await?;
-            let took = begin.elapsed();
+            let took = jobs::enqueue_round(&service, QUEUE, jobs).await?;
             telling.end().await;
             storage.close().await;
             Ok(took)
@@ -310,10 +317,10 @@ async fn emptied(path: PathBuf) -> Result<()> {
 }
 
 /// The batch size with which the bare side is fastest, of two tries each.
-async fn best(what: &str, batches: &[usize], mut bare: impl AsyncFnMut(usize) -> Result<Duration>) -> Result<usize> {
+async fn best(what: &str, batches: &[usize], mut bare: impl AsyncFnMut(usize) -> Result<Took>) -> Result<usize> {
     let mut fastest = (Duration::MAX, batches[0]);
     for &batch in batches {
-        let took = bare(batch).await?.min(bare(batch).await?);
+        let took = bare(batch).await?.wall.min(bare(batch).await?.wall);
         eprintln!("  {what}: bare in batches of {batch}: {took:?}");
         fastest = fastest.min((took, batch));
     }
