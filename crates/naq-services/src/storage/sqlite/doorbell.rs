@@ -32,12 +32,12 @@ impl Doorbell {
         kernel::touch(&self.log);
     }
 
-    /// Calls `heard` after each ring, of this process too; rings in quick succession are heard as one.
+    /// Calls `tell` after each ring, of this process too; rings in quick succession are heard as one.
     ///
     /// # Errors
     /// If the system cannot tell of files that are touched, or not of so many.
-    pub(super) fn listen(&self, heard: impl FnMut() + Send + 'static) -> io::Result<Listening> {
-        kernel::Listening::start(&self.log, heard).map(Listening)
+    pub(super) fn listen(&self, tell: impl FnMut() + Send + 'static) -> io::Result<Listening> {
+        kernel::Listening::start(&self.log, tell).map(Listening)
     }
 }
 
@@ -46,7 +46,7 @@ impl Doorbell {
 pub(super) struct Listening(kernel::Listening);
 
 impl Listening {
-    /// `false` once it hears nothing any more.
+    /// Whether it has heard a ring, and hears the next one: a watch that was granted need not be served.
     pub(super) fn hears(&self) -> bool {
         self.0.hears()
     }
@@ -59,7 +59,10 @@ mod kernel {
         mem::MaybeUninit,
         os::fd::OwnedFd,
         path::Path,
-        sync::Arc,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
         thread::{self, JoinHandle},
         time::Duration,
     };
@@ -89,20 +92,29 @@ mod kernel {
     pub(super) struct Listening {
         inotify: Arc<OwnedFd>,
         watch: i32,
+        /// It has heard a ring.
+        heard: Arc<AtomicBool>,
         thread: Option<JoinHandle<()>>,
     }
 
     impl Listening {
-        pub(super) fn start(log: &Path, heard: impl FnMut() + Send + 'static) -> io::Result<Self> {
+        pub(super) fn start(log: &Path, mut tell: impl FnMut() + Send + 'static) -> io::Result<Self> {
             let inotify = Arc::new(inotify::init(CreateFlags::CLOEXEC)?);
             let watch = inotify::add_watch(&inotify, log, WatchFlags::ATTRIB)?;
-            let events = Arc::clone(&inotify);
-            let thread = thread::Builder::new().name("naq-sqlite-bell".into()).spawn(move || hear(&events, heard))?;
-            Ok(Self { inotify, watch, thread: Some(thread) })
+            let (events, heard) = (Arc::clone(&inotify), Arc::new(AtomicBool::new(false)));
+            let told = Arc::clone(&heard);
+            let listen = move || {
+                hear(&events, || {
+                    told.store(true, Ordering::Relaxed);
+                    tell();
+                });
+            };
+            let thread = thread::Builder::new().name("naq-sqlite-bell".into()).spawn(listen)?;
+            Ok(Self { inotify, watch, heard, thread: Some(thread) })
         }
 
         pub(super) fn hears(&self) -> bool {
-            self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+            self.heard.load(Ordering::Relaxed) && self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
         }
     }
 
@@ -116,7 +128,7 @@ mod kernel {
         }
     }
 
-    fn hear(inotify: &OwnedFd, mut heard: impl FnMut()) {
+    fn hear(inotify: &OwnedFd, mut tell: impl FnMut()) {
         let mut room = [MaybeUninit::uninit(); 1024];
         let mut events = Reader::new(inotify, &mut room);
         loop {
@@ -129,7 +141,7 @@ mod kernel {
                 }
             }
             if events.is_buffer_empty() {
-                heard();
+                tell();
                 thread::sleep(DEAF);
             }
         }
@@ -158,7 +170,12 @@ mod kernel {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::{fs::File, sync::mpsc, time::Duration};
+    use std::{
+        fs::File,
+        sync::mpsc,
+        thread,
+        time::{Duration, Instant},
+    };
 
     use super::*;
 
@@ -179,6 +196,7 @@ mod tests {
         File::create(&log).unwrap();
         let (sender, rings) = mpsc::channel();
         let listening = Doorbell::of(&database).unwrap().listen(move || sender.send(()).unwrap()).unwrap();
+        assert!(!listening.hears(), "nothing has shown that yet");
         for _ in 0..3 {
             bell.ring();
             rings.recv_timeout(PATIENCE).expect("the ring is heard");
@@ -195,12 +213,18 @@ mod tests {
         File::create(&database).unwrap();
         let log = folder.path().join("jobs.db-wal");
         File::create(&log).unwrap();
-        let listening = Doorbell::of(&database).unwrap().listen(|| ()).unwrap();
+        let bell = Doorbell::of(&database).unwrap();
+        let listening = bell.listen(|| ()).unwrap();
+        let wait_until = |hears| {
+            let until = Instant::now() + PATIENCE;
+            while listening.hears() != hears {
+                assert!(Instant::now() < until, "it does not say that it hears: {hears}");
+                thread::sleep(Duration::from_millis(5));
+            }
+        };
+        bell.ring();
+        wait_until(true);
         std::fs::remove_file(&log).unwrap();
-        let until = std::time::Instant::now() + PATIENCE;
-        while listening.hears() {
-            assert!(std::time::Instant::now() < until, "it believes that it hears");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_until(false);
     }
 }

@@ -263,6 +263,8 @@ fn writer(
 fn listen(bell: &Doorbell, commands: &Arc<Commands>) -> Option<Listening> {
     let commands = Arc::clone(commands);
     bell.listen(move || commands.ring())
+        // To be heard by itself: until then it is not known whether anything is.
+        .inspect(|_| bell.ring())
         .inspect_err(|error| tracing::debug!(%error, "commits of other processes are looked for, not heard of"))
         .ok()
 }
