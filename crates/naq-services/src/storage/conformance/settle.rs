@@ -48,15 +48,13 @@ async fn result_body(store: &SharedStorage, job: &Job) -> Result<Option<Bytes>, 
     Ok(within(PATIENCE, "reading a result", store.get_result(&job.id)).await??.map(|result| result.body))
 }
 
-/// Fails unless the store soon knows of the job nothing but this result: nats-server 2.9 confirms an acknowledgement, and
-/// removes the job a moment later.
-pub(super) async fn only_result(store: &SharedStorage, job: &Job, body: &Bytes) -> Verdict {
+/// Fails unless the store knows of the job nothing but this result.
+async fn only_result(store: &SharedStorage, job: &Job, body: &Bytes) -> Verdict {
     ensure_eq!(result_body(store, job).await?.as_ref(), Some(body), "the stored result");
-    eventually(PATIENCE, "the job left nothing but its result", async || {
-        let sightings = store.get_job(&job.id).await?;
-        Ok(matches!(&sightings[..], [Sighting::Ended(result)] if result.body == body && result.id == job.id))
-    })
-    .await
+    let sightings = store.get_job(&job.id).await?;
+    let fine = matches!(&sightings[..], [Sighting::Ended(result)] if result.body == body && result.id == job.id);
+    ensure!(fine, "beside its result the job left: {sightings:?}");
+    Ok(())
 }
 
 async fn nothing_left_in_queue(store: &SharedStorage) -> Verdict {
