@@ -241,13 +241,16 @@ impl<'a> Settling<'a> {
     }
 
     fn runs_on(&self, next: &Self) -> bool {
-        self.token == next.token && self.seq + 1 == next.seq && self.is_plain_end() && next.is_plain_end()
+        self.token == next.token
+            && self.seq.checked_add(1) == Some(next.seq)
+            && self.is_plain_end()
+            && next.is_plain_end()
     }
 }
 
 /// Ends or moves leased jobs, one outcome each.
 ///
-/// The jobs of a claim lie beside each other, and quick ones end together: their rows leave in runs, at half the price.
+/// The jobs of a claim lie beside each other, and quick ones end together: their rows leave in runs.
 pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> rusqlite::Result<Vec<Settled>> {
     tx.changes.freed = true;
     let mut endings = Endings::new(tx.conn)?;

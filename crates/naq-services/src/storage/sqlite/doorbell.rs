@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn rings_are_heard_until_the_end() {
         let folder = tempfile::tempdir().unwrap();
-        let database = folder.path().join("jobs.db");
+        let [database, log] = ["jobs.db", "jobs.db-wal"].map(|name| folder.path().join(name));
         File::create(&database).unwrap();
         let link = folder.path().join("link.db");
         std::os::unix::fs::symlink(&database, &link).unwrap();
@@ -192,7 +192,6 @@ mod tests {
         bell.listen(|| ()).expect_err("there is no log to listen at");
         bell.ring();
 
-        let log = folder.path().join("jobs.db-wal");
         File::create(&log).unwrap();
         let (sender, rings) = mpsc::channel();
         let listening = Doorbell::of(&database).unwrap().listen(move || sender.send(()).unwrap()).unwrap();
@@ -209,10 +208,10 @@ mod tests {
     #[test]
     fn whoever_listens_at_a_log_that_goes_knows_that_nothing_is_heard() {
         let folder = tempfile::tempdir().unwrap();
-        let database = folder.path().join("jobs.db");
-        File::create(&database).unwrap();
-        let log = folder.path().join("jobs.db-wal");
-        File::create(&log).unwrap();
+        let [database, log] = ["jobs.db", "jobs.db-wal"].map(|name| folder.path().join(name));
+        for file in [&database, &log] {
+            File::create(file).unwrap();
+        }
         let bell = Doorbell::of(&database).unwrap();
         let listening = bell.listen(|| ()).unwrap();
         let wait_until = |hears| {
