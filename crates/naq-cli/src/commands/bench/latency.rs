@@ -19,7 +19,7 @@ use super::{
     ground::Ground,
     load::Payload,
     mixed,
-    report::{Found, Latency, Report, Series, grouped},
+    report::{Found, Latency, Report, Series},
     work::{SLOTS, Tally, expect_completed, looking},
 };
 use crate::{args::Question, error::CliError};
@@ -51,11 +51,11 @@ pub(super) async fn measure(bench: &Bench<'_>, report: &mut Report, capacity: Op
         let series = |what| Series::of(Question::Latency, what).at("% of capacity", share);
         bench.tell(series("enqueue to start"), &format!("{} jobs", arrivals.count));
         let taken = bench.on_ground(async |ground| round(bench, ground, &arrivals).await).await?;
+        // Without the numbers that differ from store to store: those stand beside the latencies.
         let setup = format!(
-            "{}, arriving evenly at {}/s of the {}/s that mixed keeps up; one worker with {SLOTS} slots in the same process",
-            bench.load.of_jobs(arrivals.count).text(),
-            grouped(arrivals.per_s.round() as usize),
-            grouped(capacity.round() as usize),
+            "{}, or as many as arrive in {} s, evenly, at {share} % of the rate that mixed keeps up; one worker with {SLOTS} slots in the same process",
+            bench.load.text(),
+            bench.load.watch.as_secs(),
         );
         for (what, latencies) in [("enqueue to start", taken.to_start), ("enqueue to result", taken.to_result)] {
             report.add(series(what), setup.clone(), Found::Latency(summarize(latencies, arrivals.per_s)));
