@@ -5,6 +5,7 @@
 
 mod binary;
 mod collector;
+pub mod faults;
 mod nats_server;
 mod programs;
 mod raw_nats;

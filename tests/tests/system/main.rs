@@ -4,6 +4,7 @@ mod app;
 mod bad_input;
 mod blocking;
 mod burning;
+mod checker;
 mod cli;
 mod clock_jumps;
 mod crash_points;
