@@ -88,10 +88,15 @@ impl StoreClock {
 
     /// The store's time as far as it is known here.
     pub(crate) fn now(&self) -> Timestamp {
+        self.at(BootTime::now())
+    }
+
+    /// The store's time at a moment; where a test moves the store's clock, what that clock says now.
+    pub(crate) fn at(&self, moment: BootTime) -> Timestamp {
         if let Some(clock) = &self.moved {
             return clock.now();
         }
-        let millis = BootTime::now().millis().saturating_add(self.offset_millis.load(Ordering::Relaxed));
+        let millis = moment.millis().saturating_add(self.offset_millis.load(Ordering::Relaxed));
         Timestamp::from_unix_millis(millis).unwrap_or(Timestamp::EPOCH)
     }
 

@@ -98,9 +98,10 @@ fn check_lease(held: &Held) -> Step<()> {
     ControlFlow::Continue(())
 }
 
-fn decode(shared: &Shared, held: &Held) -> Step<Job> {
+fn decode(shared: &Shared, held: &Held) -> Step<Arc<Job>> {
     match wire::decode(&held.claim.body, &held.claim.address) {
-        Ok(job) => ControlFlow::Continue(job),
+        // Shared from here on: it is large, and each step would move it.
+        Ok(job) => ControlFlow::Continue(Arc::new(job)),
         Err(error @ DecodeError::BincodeNotBuilt) => {
             shared.fail(WorkerError::Format { job: held.id().clone(), reason: error.to_string() });
             ControlFlow::Break(Ending::HandBack(Traces::default()))
@@ -202,8 +203,9 @@ impl Drop for Alone<'_> {
     }
 }
 
-fn start<'a>(shared: &Shared, held: &'a Held, job: Job, traces: Traces) -> Step<(&'a Run, JobContext)> {
-    if held.is_fenced(BootTime::now()) {
+fn start<'a>(shared: &Shared, held: &'a Held, job: Arc<Job>, traces: Traces) -> Step<(&'a Run, JobContext)> {
+    let now = BootTime::now();
+    if held.is_fenced(now) {
         return ControlFlow::Break(Ending::Forget(traces));
     }
     // The worker was asked to stop while this was reviewed.
@@ -215,12 +217,11 @@ fn start<'a>(shared: &Shared, held: &'a Held, job: Job, traces: Traces) -> Step<
     }
     let limit = shared.adjuster.look().max_job_duration;
     let granted = limit.map_or(job.timeout, |limit| limit.min(job.timeout));
-    let now = BootTime::now();
     let run = held.start(Run {
-        log: JobLog::start(&job, &shared.worker_id),
-        job: Arc::new(job),
+        log: JobLog::start(&job, &shared.worker_id, now),
+        job,
         token: CancellationToken::new(),
-        started_at: shared.clock.now(),
+        started_at: shared.clock.at(now),
         begun: now,
         deadline: now.plus(granted),
         progress: shared.progress.begin(),
@@ -267,11 +268,13 @@ async fn call(shared: &Shared, held: &Held, run: &Run, context: JobContext) -> S
     };
     let called = guarded(|| handler.call(context), || shared.clock.now());
     let mut said = std::pin::pin!(called.instrument(run.log.span().clone()));
+    // Looks at the clock only if the handler has to be waited for.
+    let deadline = async { sleep(run.deadline.since(BootTime::now())).await };
     tokio::select! {
         biased;
         verdict = &mut said => return Said::Verdict(verdict),
         () = run.token.cancelled() => {}
-        () = sleep(run.deadline.since(BootTime::now())) => held.stop(StopReason::Timeout),
+        () = deadline => held.stop(StopReason::Timeout),
     }
     match timeout(shared.options.timeout_grace, said).await {
         Ok(verdict) => Said::Verdict(verdict),
@@ -281,8 +284,9 @@ async fn call(shared: &Shared, held: &Held, run: &Run, context: JobContext) -> S
 
 /// What becomes of the job, given what its handler did and why it was told to stop, if it was.
 fn interpret(shared: &Shared, held: &Held, run: &Run, said: Said) -> Ending {
+    let now = BootTime::now();
     let completed = matches!(said, Said::Verdict(Verdict::Complete(_)));
-    if held.is_fenced(BootTime::now()) && !completed {
+    if held.is_fenced(now) && !completed {
         return Ending::Forget(run.traces);
     }
     let verdict = match (said, held.stop_reason()) {
@@ -293,14 +297,14 @@ fn interpret(shared: &Shared, held: &Held, run: &Run, said: Said) -> Ending {
         (_, Some(StopReason::Shutdown | StopReason::LeaseLost)) => return Ending::HandBack(run.traces),
         (said, Some(StopReason::Timeout) | None) => Verdict::Error(timed_out(shared, run, said)),
     };
-    let subject = subject(shared, held);
+    let subject = subject_at(shared, held, now);
     // Only a retry delay has a random part.
     let jitter = if matches!(verdict, Verdict::Complete(_)) { 0.5 } else { rand::random::<f64>() };
     let next = outcome::next(&run.job, verdict, subject.now, jitter);
     let end = job_log::End::of(&next);
     match subject.conclude(&run.job, next, shared.options.wire_format) {
         Ok((action, outcome)) => {
-            run.log.end(&end, outcome);
+            run.log.end(&end, outcome, now);
             Ending::Settle(action, run.traces, outcome)
         }
         Err(error) => {
@@ -416,12 +420,16 @@ async fn wait_until_let_go(shared: &Shared, held: &Held) {
 }
 
 fn subject<'a>(shared: &'a Shared, held: &'a Held) -> Subject<'a> {
+    subject_at(shared, held, BootTime::now())
+}
+
+fn subject_at<'a>(shared: &'a Shared, held: &'a Held, now: BootTime) -> Subject<'a> {
     Subject {
         address: &held.claim.address,
         body: &held.claim.body,
         worker_id: Some(&shared.worker_id),
         started_at: held.run().map(|run| run.started_at),
-        now: shared.clock.now(),
+        now: shared.clock.at(now),
         max_body: shared.max_body,
     }
 }

@@ -27,7 +27,7 @@ pub(crate) struct JobLog {
 
 impl JobLog {
     /// A run begins.
-    pub(crate) fn start(job: &Job, worker_id: &str) -> Self {
+    pub(crate) fn start(job: &Job, worker_id: &str, now: BootTime) -> Self {
         // At the level of errors, so that no filter by level takes the job away from its lines. naq-telemetry knows the
         // name and the fields.
         let span = tracing::error_span!(
@@ -47,7 +47,7 @@ impl JobLog {
             span.record("correlation_id", &*printable(job.correlation_id()));
         }
         tracing::debug!(parent: &span, run = job.run, "started");
-        Self { span, since: BootTime::now(), has_ended: AtomicBool::new(false) }
+        Self { span, since: now, has_ended: AtomicBool::new(false) }
     }
 
     pub(crate) fn span(&self) -> &Span {
@@ -57,12 +57,12 @@ impl JobLog {
     /// A run has ended, `next` is what becomes of its job, and `outcome` what that comes to: a result that is too large
     /// to be kept is a failure. A handler that overran its time and was given up may come back later; only the first end
     /// counts.
-    pub(crate) fn end(&self, next: &End, outcome: Outcome) {
+    pub(crate) fn end(&self, next: &End, outcome: Outcome, now: BootTime) {
         if self.has_ended.swap(true, Ordering::Relaxed) {
             return;
         }
         let _inside = self.span.enter();
-        let duration_ms = BootTime::now().since(self.since).as_micros() as f64 / 1e3;
+        let duration_ms = now.since(self.since).as_micros() as f64 / 1e3;
         let End { error, again_at } = next;
         let (error_type, error) = error.as_ref().map(|error| (&*error.error_type, &*error.message)).unzip();
         let again_at = again_at.map(tracing::field::display);

@@ -20,7 +20,7 @@ use naq_services::{
     storage::{Action, Settled, Settlement},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -70,6 +70,8 @@ impl Finished {
 /// Where finished jobs go.
 pub(crate) struct Settler {
     queue: mpsc::Sender<Finished>,
+    /// Told when so much is queued that a further call is worth it.
+    enough: Notify,
     unsettled: AtomicUsize,
     bytes: Arc<Semaphore>,
 }
@@ -81,7 +83,7 @@ impl Settler {
     pub(crate) fn new() -> (Self, Queue) {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let bytes = Arc::new(Semaphore::new(RESULT_KIB));
-        (Self { queue: sender, unsettled: AtomicUsize::new(0), bytes }, receiver)
+        (Self { queue: sender, enough: Notify::new(), unsettled: AtomicUsize::new(0), bytes }, receiver)
     }
 
     /// Finished jobs that the store has not taken yet.
@@ -107,6 +109,9 @@ impl Settler {
         }
         self.unsettled.fetch_add(1, Ordering::Relaxed);
         place.send(finished);
+        if self.queue.max_capacity() - self.queue.capacity() >= CALL_AT {
+            self.enough.notify_one();
+        }
         true
     }
 
@@ -136,6 +141,13 @@ pub(crate) async fn run(shared: &Shared, mut queue: Queue, done: CancellationTok
     let mut calls = FuturesUnordered::new();
     let (mut under_way, mut pause, mut again_at) = (0usize, RETRY_MIN, Instant::now());
     loop {
+        let may_receive = |again: &[Finished], under_way| again.len() + under_way < TASK_MAX;
+        while may_receive(&again, under_way)
+            && waiting.len() < BATCH
+            && let Ok(finished) = queue.try_recv()
+        {
+            waiting.push(finished);
+        }
         while !waiting.is_empty() && (calls.is_empty() || (waiting.len() >= CALL_AT && calls.len() < CALLS)) {
             let batch: Vec<Finished> = waiting.drain(..waiting.len().min(BATCH)).collect();
             under_way += batch.len();
@@ -143,7 +155,7 @@ pub(crate) async fn run(shared: &Shared, mut queue: Queue, done: CancellationTok
         }
         let idle = waiting.is_empty() && calls.is_empty() && again.is_empty();
         let room = BATCH - waiting.len().min(BATCH);
-        let may_receive = room > 0 && again.len() + under_way < TASK_MAX;
+        let may_receive = room > 0 && may_receive(&again, under_way);
         tokio::select! {
             biased;
             Some(call) = calls.next() => {
@@ -159,7 +171,9 @@ pub(crate) async fn run(shared: &Shared, mut queue: Queue, done: CancellationTok
                 }
                 shared.refill.notify_one();
             }
-            received = queue.recv_many(&mut waiting, room), if may_receive => {
+            // While a call is under way, single jobs do not wake this task: they would be nine of ten wake-ups.
+            () = shared.settler.enough.notified(), if may_receive && !calls.is_empty() && calls.len() < CALLS => {}
+            received = queue.recv_many(&mut waiting, room), if may_receive && calls.is_empty() => {
                 if received == 0 {
                     return;
                 }
