@@ -11,6 +11,7 @@ mod crash_points;
 mod deploy;
 mod due_at_once;
 mod external;
+mod faults;
 mod foreign;
 mod forgotten_acks;
 mod from_python;

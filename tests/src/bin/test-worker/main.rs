@@ -9,6 +9,7 @@ use naq::cli::App;
 
 mod crash;
 mod jobs;
+mod recorded;
 
 #[tokio::main]
 async fn main() -> ExitCode {
