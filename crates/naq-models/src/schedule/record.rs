@@ -37,9 +37,9 @@ pub struct ScheduleRecord {
     pub runs: u64,
     /// How many due times did not run: missed, or held back by overlap. Missed ones are counted up to 10 000 each time.
     pub skipped: u64,
-    /// The due time of the last run, by the timing or by hand.
+    /// The latest due time of a run, by the timing or by hand. It never goes back.
     pub last_due: Option<Timestamp>,
-    /// The id of that run.
+    /// The id of the run that was recorded last.
     pub last_run_id: Option<JobId>,
     /// Fields this version does not know, kept as they came.
     pub extra: BTreeMap<String, RawJson>,

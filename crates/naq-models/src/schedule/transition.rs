@@ -121,7 +121,7 @@ impl ScheduleRecord {
         if self.status != ScheduleStatus::Active || self.pending.len() >= MAX_PENDING {
             return Advance { record, fires: Vec::new() };
         }
-        let unpublished = self.last_due.is_some_and(|due| self.pending.contains(&due));
+        let unpublished = self.pending.iter().any(|due| self.last_run_id == Some(self.id.run_id(*due)));
         let last_run = if unpublished { LastRun::Live } else { last_run };
         let fires = match self.definition.timing {
             Timing::After(_) => record.follow(now, last_run, tolerance),
@@ -203,7 +203,8 @@ impl ScheduleRecord {
     fn record_fire(&mut self, due: Timestamp) {
         let place = self.pending.partition_point(|waiting| *waiting < due);
         self.pending.insert(place, due);
-        self.last_due = Some(due);
+        // A trigger just before may have a later one: `last_due` never goes back, or its run's id would be given again.
+        self.last_due = self.last_due.max(Some(due));
         self.last_run_id = Some(self.id.run_id(due));
     }
 
@@ -270,10 +271,9 @@ impl ScheduleRecord {
             !self.definition.timing.follows_completion()
                 && self.next_after(due.saturating_sub(Duration::from_millis(1))) == Some(due)
         };
-        let taken =
-            |due| self.next == Some(due) || self.last_due == Some(due) || self.pending.contains(&due) || regular(due);
-        let mut due = now;
-        while taken(due) {
+        // Not only another one than the last: of three within a millisecond the third must not be the first again.
+        let mut due = self.last_due.map_or(now, |last| now.max(last.saturating_add(Duration::from_millis(1))));
+        while self.next == Some(due) || regular(due) {
             due = due.saturating_add(Duration::from_millis(1));
         }
         let mut record = self.clone();

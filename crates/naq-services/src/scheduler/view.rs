@@ -26,9 +26,9 @@ pub struct ScheduleView {
     pub skipped: u64,
     /// Runs that are recorded and wait for being enqueued.
     pub pending: usize,
-    /// The due time of the last run.
+    /// The latest due time of a run.
     pub last_due: Option<Timestamp>,
-    /// The last run.
+    /// The run that was recorded last.
     pub last_run_id: Option<JobId>,
     /// When it was defined.
     pub created_at: Timestamp,
