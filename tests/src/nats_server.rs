@@ -83,7 +83,7 @@ impl NatsServer {
     /// Starts a server and waits until it greets.
     pub async fn start_with(version: ServerVersion, options: NatsOptions) -> Result<NatsServer> {
         let program = nats_program(version)?;
-        let dir = tempfile::Builder::new().prefix("naq-nats-").tempdir()?;
+        let dir = crate::temp_folder("naq-nats-")?;
         let mut server = NatsServer { options, program, name: String::new(), port: 0, child: None, dir };
         for _ in 0..PORTS_TRIED {
             server.port = free_port()?;

@@ -218,7 +218,7 @@ fn start<'a>(shared: &Shared, held: &'a Held, job: Arc<Job>, traces: Traces) -> 
     let limit = shared.adjuster.look().max_job_duration;
     let granted = limit.map_or(job.timeout, |limit| limit.min(job.timeout));
     let run = held.start(Run {
-        log: JobLog::start(&job, &shared.worker_id, now),
+        log: JobLog::start(&job, &shared.worker_id),
         job,
         token: CancellationToken::new(),
         started_at: shared.clock.at(now),
@@ -304,7 +304,7 @@ fn interpret(shared: &Shared, held: &Held, run: &Run, said: Said) -> Ending {
     let end = job_log::End::of(&next);
     match subject.conclude(&run.job, next, shared.options.wire_format) {
         Ok((action, outcome)) => {
-            run.log.end(&end, outcome, now);
+            run.log.end(&end, outcome, now.since(run.begun));
             Ending::Settle(action, run.traces, outcome)
         }
         Err(error) => {

@@ -6,13 +6,14 @@
 use std::{
     borrow::Cow,
     sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
 };
 
 use naq_models::{Job, JobError, Next, Timestamp};
 use naq_services::trace_context;
 use tracing::Span;
 
-use crate::{clock::BootTime, report::Outcome};
+use crate::report::Outcome;
 
 /// A longer correlation id is cut, in characters.
 const CORRELATION_ID_MAX: usize = 256;
@@ -21,13 +22,12 @@ const CORRELATION_ID_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct JobLog {
     span: Span,
-    since: BootTime,
     has_ended: AtomicBool,
 }
 
 impl JobLog {
     /// A run begins.
-    pub(crate) fn start(job: &Job, worker_id: &str, now: BootTime) -> Self {
+    pub(crate) fn start(job: &Job, worker_id: &str) -> Self {
         // At the level of errors, so that no filter by level takes the job away from its lines. naq-telemetry knows the
         // name and the fields.
         let span = tracing::error_span!(
@@ -47,22 +47,22 @@ impl JobLog {
             span.record("correlation_id", &*printable(job.correlation_id()));
         }
         tracing::debug!(parent: &span, run = job.run, "started");
-        Self { span, since: now, has_ended: AtomicBool::new(false) }
+        Self { span, has_ended: AtomicBool::new(false) }
     }
 
     pub(crate) fn span(&self) -> &Span {
         &self.span
     }
 
-    /// A run has ended, `next` is what becomes of its job, and `outcome` what that comes to: a result that is too large
+    /// A run has ended after so long, `next` is what becomes of its job, and `outcome` what that comes to: a result that is too large
     /// to be kept is a failure. A handler that overran its time and was given up may come back later; only the first end
     /// counts.
-    pub(crate) fn end(&self, next: &End, outcome: Outcome, now: BootTime) {
+    pub(crate) fn end(&self, next: &End, outcome: Outcome, took: Duration) {
         if self.has_ended.swap(true, Ordering::Relaxed) {
             return;
         }
         let _inside = self.span.enter();
-        let duration_ms = now.since(self.since).as_micros() as f64 / 1e3;
+        let duration_ms = took.as_micros() as f64 / 1e3;
         let End { error, again_at } = next;
         let (error_type, error) = error.as_ref().map(|error| (&*error.error_type, &*error.message)).unzip();
         let again_at = again_at.map(tracing::field::display);

@@ -318,7 +318,7 @@ pub(crate) mod tests {
         assert!(held.advance(Phase::Buffered, Phase::Running));
         let job = Job::new(held.id().clone(), "k", RawJson::parse("{}").unwrap(), Timestamp::EPOCH);
         held.start(Run {
-            log: JobLog::start(&job, "w", BootTime::from_nanos(0)),
+            log: JobLog::start(&job, "w"),
             job: Arc::new(job),
             token: CancellationToken::new(),
             started_at: Timestamp::EPOCH,
@@ -384,7 +384,7 @@ pub(crate) mod tests {
         assert!(held.advance(Phase::Buffered, Phase::Running));
         let job = Job::new(held.id().clone(), "k", RawJson::parse("{}").unwrap(), Timestamp::EPOCH);
         let run = held.start(Run {
-            log: JobLog::start(&job, "w", BootTime::from_nanos(0)),
+            log: JobLog::start(&job, "w"),
             job: Arc::new(job),
             token: CancellationToken::new(),
             started_at: Timestamp::EPOCH,

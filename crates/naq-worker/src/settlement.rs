@@ -107,11 +107,7 @@ impl Settler {
         if !finished.held.advance(from, Phase::Settling) {
             return false;
         }
-        self.unsettled.fetch_add(1, Ordering::Relaxed);
-        place.send(finished);
-        if self.queue.max_capacity() - self.queue.capacity() >= CALL_AT {
-            self.enough.notify_one();
-        }
+        self.send(place, finished);
         true
     }
 
@@ -121,9 +117,28 @@ impl Settler {
         if !finished.held.advance(Phase::Running, Phase::Abandoned) {
             return false;
         }
+        self.send(place, finished);
+        true
+    }
+
+    /// Takes at most so many finished jobs, as soon as there are any; while a call is under way as soon as there are enough
+    /// for another, so that single ones do not wake the settling task. The number taken, 0 if no more can come.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: dropped while it waits, it has taken none.
+    async fn receive(&self, queue: &mut Queue, into: &mut Vec<Finished>, most: usize, is_busy: bool) -> usize {
+        if is_busy {
+            self.enough.notified().await;
+        }
+        queue.recv_many(into, most).await
+    }
+
+    fn send(&self, place: mpsc::Permit<'_, Finished>, finished: Finished) {
         self.unsettled.fetch_add(1, Ordering::Relaxed);
         place.send(finished);
-        true
+        if self.queue.max_capacity() - self.queue.capacity() >= CALL_AT {
+            self.enough.notify_one();
+        }
     }
 }
 
@@ -141,13 +156,6 @@ pub(crate) async fn run(shared: &Shared, mut queue: Queue, done: CancellationTok
     let mut calls = FuturesUnordered::new();
     let (mut under_way, mut pause, mut again_at) = (0usize, RETRY_MIN, Instant::now());
     loop {
-        let may_receive = |again: &[Finished], under_way| again.len() + under_way < TASK_MAX;
-        while may_receive(&again, under_way)
-            && waiting.len() < BATCH
-            && let Ok(finished) = queue.try_recv()
-        {
-            waiting.push(finished);
-        }
         while !waiting.is_empty() && (calls.is_empty() || (waiting.len() >= CALL_AT && calls.len() < CALLS)) {
             let batch: Vec<Finished> = waiting.drain(..waiting.len().min(BATCH)).collect();
             under_way += batch.len();
@@ -155,7 +163,8 @@ pub(crate) async fn run(shared: &Shared, mut queue: Queue, done: CancellationTok
         }
         let idle = waiting.is_empty() && calls.is_empty() && again.is_empty();
         let room = BATCH - waiting.len().min(BATCH);
-        let may_receive = room > 0 && may_receive(&again, under_way);
+        let (busy, full) = (!calls.is_empty(), calls.len() >= CALLS);
+        let may_receive = room > 0 && !full && again.len() + under_way < TASK_MAX;
         tokio::select! {
             biased;
             Some(call) = calls.next() => {
@@ -171,9 +180,7 @@ pub(crate) async fn run(shared: &Shared, mut queue: Queue, done: CancellationTok
                 }
                 shared.refill.notify_one();
             }
-            // While a call is under way, single jobs do not wake this task: they would be nine of ten wake-ups.
-            () = shared.settler.enough.notified(), if may_receive && !calls.is_empty() && calls.len() < CALLS => {}
-            received = queue.recv_many(&mut waiting, room), if may_receive && calls.is_empty() => {
+            received = shared.settler.receive(&mut queue, &mut waiting, room, busy), if may_receive => {
                 if received == 0 {
                     return;
                 }

@@ -63,13 +63,11 @@ impl Judge<'_> {
     /// Only what was asked for may run.
     fn known(&self, id: &str, story: &Story, verdict: &mut Verdict) {
         if !story.asked && !story.runs.is_empty() {
-            let of_a_schedule = id.rsplit_once('_').and_then(|(schedule, _)| {
-                let runs = format!("{schedule}_");
-                self.jobs.iter().find(|(other, story)| story.due && other.starts_with(&runs))
-            });
-            match of_a_schedule {
-                Some(_) => verdict.broken(Rule::FiredWrong, id, "ran, and is no due time of its schedule"),
-                None => verdict.broken(Rule::Contradiction, id, "ran, and nobody enqueued it"),
+            let schedule = |id: &str| id.rsplit_once('_').map(|(schedule, _)| schedule.to_owned());
+            if self.jobs.iter().any(|(other, story)| story.due && schedule(other) == schedule(id)) {
+                verdict.broken(Rule::FiredWrong, id, "ran, and is no due time of its schedule");
+            } else {
+                verdict.broken(Rule::Contradiction, id, "ran, and nobody enqueued it");
             }
         }
         if let Some(instead) = &story.instead
@@ -115,10 +113,12 @@ impl Judge<'_> {
         }
         let forsaken = story.plan.depends_on.iter().any(|parent| !self.has_completed(parent));
         let limit = story.plan.max_retries + 1;
-        let (right, last) = match () {
-            () if forsaken => ("cancelled", 1),
-            () if story.plan.fails >= limit => ("failed", limit),
-            () => ("completed", story.plan.fails + 1),
+        let (right, last) = if forsaken {
+            ("cancelled", 1)
+        } else if story.plan.fails >= limit {
+            ("failed", limit)
+        } else {
+            ("completed", story.plan.fails + 1)
         };
         if (status, attempt) == (right, last) { Ok(()) } else { Err(format!("{right} in attempt {last}")) }
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a line is on the disk before whoever wrote it goes on, so that no kill takes back what others already act
 //! upon. Lines are appended in one write; one that a kill cut off has no end of line and is left out. Times are boot-time
-//! clock in microseconds: one clock for all processes of the machine, which runs on when the date jumps.
+//! clock: one clock for all processes of the machine, which runs on when the date jumps.
 
 use std::{
     fs::{self, File},
@@ -13,6 +13,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
+
+use crate::whole_lines;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,7 +32,7 @@ pub struct Line {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// A producer is about to enqueue a job: it may be in the store from now on.
+    /// A producer is about to enqueue a job: it may be in the store from now on, whatever the producer is told.
     Enqueue {
         /// The job's id.
         job: String,
@@ -43,11 +45,6 @@ pub enum Event {
         job: String,
         /// The job that a unique key belongs to already; then this one was not stored.
         instead: Option<String>,
-    },
-    /// The store gave an error, or no answer: the job is there, or it is not.
-    Unanswered {
-        /// The job's id.
-        job: String,
     },
     /// A leader shall fire a schedule at each of these times, `<schedule>_<unix ms>` being the id of the run.
     Scheduled {
@@ -214,8 +211,7 @@ pub fn read<P: AsRef<Path>>(files: impl IntoIterator<Item = P>) -> Result<Vec<Li
     for file in files {
         let file = file.as_ref();
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        for line in whole.lines() {
+        for line in whole_lines(&text) {
             let line: Line =
                 serde_json::from_str(line).with_context(|| format!("{}: not a line: {line}", file.display()))?;
             lines.push(line);

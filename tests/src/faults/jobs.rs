@@ -135,7 +135,7 @@ impl Jobs {
                     }
                 }
                 Event::Looked { job, seen } => jobs.story(job).looks.push((*at, seen.clone())),
-                Event::Unanswered { .. } | Event::Fault { .. } | Event::Healed { .. } | Event::Died { .. } => {}
+                Event::Fault { .. } | Event::Healed { .. } | Event::Died { .. } => {}
             }
         }
         jobs

@@ -21,7 +21,7 @@ pub enum Rule {
     Overlap,
     /// A due time of a schedule was not fired.
     Missed,
-    /// A schedule was fired when it was not due, or the same due time ran under two ids.
+    /// A run of a schedule that is none of its due times.
     FiredWrong,
     /// Two jobs of one unique key were alive at once.
     Unique,

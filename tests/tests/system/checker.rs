@@ -139,7 +139,7 @@ fn lost_jobs_are_found() {
 
 #[test]
 fn what_was_not_acknowledged_may_be_missing_or_there() {
-    let asked = || Fake::default().asks(0.0, "a", plain()).says(1.0, PRODUCER, Event::Unanswered { job: "a".into() });
+    let asked = || Fake::default().asks(0.0, "a", plain());
     let verdict = asked().looks(9.0, "a", Seen::Nothing).holds();
     assert_eq!((verdict.counts.jobs, verdict.counts.unanswered_yet_there), (1, 0));
     let verdict = asked().runs(1.0, WORKER, "a", "r1").completed(2.0, "a", "r1", 1).holds();

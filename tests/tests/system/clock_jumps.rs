@@ -56,8 +56,7 @@ async fn no_jump_of_the_clock_runs_a_job_twice_or_early(backend: Backend) -> Res
     let delay = STEP * 3;
     site.enqueue("t.count", &args, &["--job-id", "delayed", "--delay", &format!("{}s", delay.as_secs())]).await?;
     if on_a_server {
-        let define = ["scheduler", "upsert", "often", "--kind", "t.count", "--args", &args.to_string()];
-        site.json(&[&define[..], &["--every", "500ms", "--repeat", "16", "--missed", "all"]].concat()).await?;
+        site.every("often", "t.count", &args, Duration::from_millis(500), 16).await?;
     }
     for jump in [HOURS, -HOURS] {
         tokio::time::sleep(STEP / 2).await;

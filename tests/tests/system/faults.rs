@@ -18,7 +18,7 @@ use crate::{
 const JOBS: usize = 96;
 const WORKERS: usize = 3;
 const RUNS: u32 = 40;
-const PERIOD: i64 = 250;
+const PERIOD: Duration = Duration::from_millis(250);
 /// For all to end once the last fault has healed: leases that run out, retries, dependants.
 const DRAINED: Duration = Duration::from_secs(60);
 /// Other tests run beside this one where the runner does not keep them apart.
@@ -109,14 +109,11 @@ impl Ordeal {
     }
 
     async fn schedule(&mut self) -> Result<()> {
-        let args = json!({"history": self.history, "ms": 10, "fails": 0}).to_string();
-        let (period, repeat) = (format!("{PERIOD}ms"), RUNS.to_string());
-        let define = ["scheduler", "upsert", "often", "--kind", "t.recorded", "--args", &args, "--every", &period];
-        let often = self.site.json(&[&define[..], &["--repeat", &repeat, "--missed", "all"]].concat()).await?;
-        let first: naq::Timestamp = often["next"].as_str().context("it is due")?.parse()?;
-        let first = first.unix_millis();
-        self.recorder.record(Event::Scheduled { schedule: "often".into(), first, period: PERIOD, count: RUNS })?;
-        let runs = (0..i64::from(RUNS)).map(|number| (format!("often_{}", first + number * PERIOD), Plan::default()));
+        let args = json!({"history": self.history, "ms": 10, "fails": 0});
+        let first = self.site.every("often", "t.recorded", &args, PERIOD, RUNS as usize).await?.unix_millis();
+        let period = PERIOD.as_millis() as i64;
+        self.recorder.record(Event::Scheduled { schedule: "often".into(), first, period, count: RUNS })?;
+        let runs = (0..i64::from(RUNS)).map(|number| (format!("often_{}", first + number * period), Plan::default()));
         self.plans.extend(runs);
         Ok(())
     }

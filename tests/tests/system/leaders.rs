@@ -14,7 +14,7 @@ use crate::{
 
 /// How many runs there are in all: some fifteen seconds of them, past three changes of the leader.
 const RUNS: usize = 60;
-const PERIOD: i64 = 250;
+const PERIOD: Duration = Duration::from_millis(250);
 
 on_every_store!(each_run_starts_once_whoever_leads, twenty_kills_lose_and_double_nothing);
 
@@ -35,11 +35,7 @@ async fn each_run_starts_once_whoever_leads(backend: Backend) -> Result<()> {
     let worker = site.worker("runs", &["--no-scheduler"]).await?;
     let start = || site.naq()?.spawn(&["scheduler", "start"]);
     let mut candidates = vec![start()?, start()?, start()?];
-    let args = json!({"file": log.path()}).to_string();
-    let (period, repeat) = (format!("{PERIOD}ms"), RUNS.to_string());
-    let define = ["scheduler", "upsert", "often", "--kind", "t.count", "--args", &args, "--every", &period];
-    let first = site.json(&[&define[..], &["--repeat", &repeat, "--missed", "all"]].concat()).await?;
-    let first: naq::Timestamp = first["next"].as_str().context("it is due")?.parse()?;
+    let first = site.every("often", "t.count", &json!({"file": log.path()}), PERIOD, RUNS).await?;
 
     log.wait("end", 4, None, COMMAND_LIMIT).await?;
     leader(&mut candidates).await?.kill().await?;
@@ -62,7 +58,9 @@ async fn each_run_starts_once_whoever_leads(backend: Backend) -> Result<()> {
     let shown = done.await?;
     assert_eq!((&shown["runs"], &shown["skipped"]), (&json!(RUNS), &json!(0)));
     site.drained("default", COMMAND_LIMIT).await?;
-    let expected = (0..RUNS as i64).map(|n| (format!("often_{}", first.unix_millis() + n * PERIOD), 1)).collect();
+    let expected = (0..RUNS as i64)
+        .map(|n| (format!("often_{}", first.unix_millis() + n * PERIOD.as_millis() as i64), 1))
+        .collect();
     assert_eq!(log.counts("end")?, expected, "each due time once");
     worker.signal(Signal::TERM)?;
     let ended = worker.wait(Duration::from_secs(30)).await?;
@@ -87,9 +85,7 @@ async fn twenty_kills_lose_and_double_nothing(backend: Backend) -> Result<()> {
     let log = RunLog::at(site.path("runs"));
     let worker = site.worker("runs", &["--no-scheduler", "--concurrency", "20"]).await?;
     let args = json!({"file": log.path()});
-    let define = ["scheduler", "upsert", "often", "--kind", "t.count", "--args", &args.to_string(), "--every", "250ms"];
-    let first = site.json(&[&define[..], &["--missed", "all", "--repeat", "100"]].concat()).await?;
-    let first: naq::Timestamp = first["next"].as_str().context("it is due")?.parse()?;
+    let first = site.every("often", "t.count", &args, PERIOD, 100).await?;
     let due = |n: usize| {
         let after = DELAYED_OVER * n as i64 / DELAYED as i64;
         naq::Timestamp::from_unix_millis(first.unix_millis() + after).map(|time| time.to_string())

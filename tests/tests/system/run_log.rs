@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use naq_tests::eventually;
+use naq_tests::{eventually, whole_lines};
 
 /// One line. A last line that a killed process left unfinished is not one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +39,7 @@ impl RunLog {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error.into()),
         };
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        whole.lines().map(|line| parse(line).with_context(|| format!("a line of the run log: {line:?}"))).collect()
+        whole_lines(&text).map(|line| parse(line).with_context(|| format!("a line of the run log: {line:?}"))).collect()
     }
 
     /// The lines that say `what`.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use naq::Timestamp;
 use naq_tests::{Finished, NaqBinary, NaqProcess, NatsOptions, NatsServer, RawNats, ServerVersion, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -186,6 +187,22 @@ impl Site {
         Ok(receipt["job_id"].as_str().context("a receipt without an id")?.to_owned())
     }
 
+    /// Defines a schedule, one run each period, that makes up for every run it missed. Returns when the first is due.
+    pub(crate) async fn every(
+        &self,
+        id: &str,
+        kind: &str,
+        args: &Value,
+        period: Duration,
+        runs: usize,
+    ) -> Result<Timestamp> {
+        let (args, period, runs) = (args.to_string(), format!("{}ms", period.as_millis()), runs.to_string());
+        let what = ["scheduler", "upsert", id, "--kind", kind, "--args", &args];
+        let when = ["--every", &period, "--repeat", &runs, "--missed", "all"];
+        let defined = self.json(&[&what[..], &when].concat()).await?;
+        Ok(defined["next"].as_str().context("it is due")?.parse()?)
+    }
+
     /// Enqueues many envelopes in one go; all of them have to be taken as new.
     pub(crate) async fn enqueue_all(&self, envelopes: impl IntoIterator<Item = Value>) -> Result<()> {
         let mut lines = String::new();
@@ -244,7 +261,7 @@ impl Site {
 }
 
 fn folder() -> Result<TempDir> {
-    Ok(tempfile::Builder::new().prefix("naq-site-").tempdir()?)
+    Ok(naq_tests::temp_folder("naq-site-")?)
 }
 
 fn short_times() -> Vec<(String, String)> {

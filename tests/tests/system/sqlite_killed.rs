@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, time::Duration};
 
 use anyhow::Result;
-use naq_tests::eventually;
+use naq_tests::{eventually, whole_lines};
 use serde_json::{Value, json};
 
 use crate::{
@@ -63,7 +63,5 @@ async fn nothing_acknowledged_is_missing() -> Result<()> {
 
 fn answered_ok(path: &std::path::Path) -> BTreeSet<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
-    // The last line may be cut off.
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole.lines().filter_map(|line| line.strip_prefix("ok ").map(str::to_owned)).collect()
+    whole_lines(&text).filter_map(|line| line.strip_prefix("ok ").map(str::to_owned)).collect()
 }
