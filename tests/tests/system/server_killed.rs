@@ -91,3 +91,26 @@ async fn a_worker_outlives_a_server_that_is_silent(version: ServerVersion) -> Re
     assert_eq!(site.results_written().await?, Some(5), "a job was settled twice");
     Ok(())
 }
+
+on_every_server!(what_a_killed_server_brings_back_is_dropped);
+
+/// A killed server knows that an entry was removed, but brings back the one that it had replaced, if others of its block
+/// are still there. Such an entry is of a job that has ended: it must neither run nor count as waiting for ever.
+async fn what_a_killed_server_brings_back_is_dropped(version: ServerVersion) -> Result<()> {
+    const JOBS: usize = 8;
+    let mut site = Site::start(Backend::Nats(version)).await?;
+    let log = RunLog::at(site.path("runs"));
+    let worker = site.worker("only", &[]).await?;
+    let args = json!({"file": log.path()});
+    site.enqueue("t.count", &args, &["--queue", "later", "--delay", "1h"]).await?;
+    for n in 0..JOBS {
+        site.enqueue("t.count", &args, &["--job-id", &format!("job-{n}"), "--delay", "1s"]).await?;
+    }
+    site.drained("default", COMMAND_LIMIT).await?;
+    site.nats()?.restart().await?;
+    site.drained("default", COMMAND_LIMIT).await?;
+    let runs = log.counts("end")?;
+    assert!(runs.len() == JOBS && runs.values().all(|runs| *runs == 1), "{runs:?}");
+    drop(worker);
+    Ok(())
+}

@@ -156,10 +156,9 @@ impl Feed {
     fn take(&mut self, event: TailEvent) {
         let mut index = lock(&self.index);
         match event {
-            TailEvent::Restart => {
-                let removed = std::mem::take(&mut index.removed);
-                *index = Index { removed, news: true, ..Index::default() };
-            }
+            // Removals are forgotten too: a killed server brings back entries that were replaced and then removed, and reuses
+            // sequences that it lost. One that is removed at this very moment is found missing when it is due.
+            TailEvent::Restart => *index = Index { news: true, ..Index::default() },
             TailEvent::Message(message) => {
                 if let Some(id) = self.shared.names.read_scheduled(&message.subject) {
                     index.put(id, &message);
