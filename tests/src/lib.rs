@@ -4,6 +4,7 @@
 //! value that stands for it is dropped. Nothing here knows what a job is; the tests in `tests/system` do.
 
 mod binary;
+pub mod chaos;
 mod collector;
 pub mod faults;
 mod lines;

@@ -106,6 +106,11 @@ impl NatsServer {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
+    /// What it calls itself.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The folder of the store.
     pub fn store_dir(&self) -> PathBuf {
         self.options.store_dir.clone().unwrap_or_else(|| self.dir.path().join("store"))
@@ -158,6 +163,12 @@ impl NatsServer {
         Ok(())
     }
 
+    /// Lets it read its configuration again, as `options` say now.
+    pub fn reload(&self) -> Result<()> {
+        self.configure()?;
+        self.signal(Signal::HUP)
+    }
+
     /// Sends a signal: `STOP` and `CONT` make a server that is connected but silent.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let child = self.child.as_ref().context("nats-server is not running")?;
@@ -166,8 +177,7 @@ impl NatsServer {
     }
 
     async fn launch(&mut self) -> Result<Launched> {
-        let configuration = self.dir.path().join("nats.conf");
-        fs::write(&configuration, self.configuration())?;
+        let configuration = self.configure()?;
         let log = File::options().create(true).append(true).open(self.log_path())?;
         let logged_before = log.metadata()?.len() as usize;
         let child = Command::new(&self.program)
@@ -206,6 +216,12 @@ impl NatsServer {
         matches!(greeted, Ok(Ok(info)) if info["server_name"] == self.name.as_str())
     }
 
+    fn configure(&self) -> Result<PathBuf> {
+        let path = self.dir.path().join("nats.conf");
+        fs::write(&path, self.configuration())?;
+        Ok(path)
+    }
+
     fn configuration(&self) -> String {
         let mut text = format!("server_name: {:?}\nlisten: \"{}\"\n", self.name, self.address());
         if let Some(bytes) = self.options.max_payload {
@@ -242,7 +258,7 @@ enum Launched {
 }
 
 /// A port on which nobody listens now; different on every call, and in other processes most likely too.
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let width = u32::from(PORTS.end - PORTS.start);
     for _ in 0..width {

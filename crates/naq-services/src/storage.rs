@@ -47,6 +47,8 @@ pub use settlement::{
 };
 pub use virtual_clock::VirtualClock;
 
+pub use crate::host_clock::uptime;
+
 /// The result of a seam call.
 pub type Result<T, E = StorageError> = std::result::Result<T, E>;
 

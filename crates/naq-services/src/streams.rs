@@ -22,7 +22,7 @@ mod scan;
 mod tail;
 
 pub(crate) use atomic::BATCH;
-pub(crate) use clock::{Clock, uptime};
+pub(crate) use clock::Clock;
 pub(crate) use message::{Delivery, StoredMessage, header};
 pub(crate) use scan::nanos;
 pub(crate) use tail::{Tail, TailEvent};
@@ -53,8 +53,9 @@ impl ApiError {
     const MESSAGE_NOT_FOUND: u32 = 10037;
     const WRONG_LAST_SEQUENCE: [u32; 2] = [10071, 10164];
     const TOO_LARGE: u32 = 10054;
-    /// Insufficient resources, insufficient storage, storage resources exceeded, memory resources exceeded.
-    const FULL: [u32; 4] = [10023, 10047, 10028, 10163];
+    /// Insufficient resources, insufficient storage, storage resources exceeded, memory resources exceeded, resource limits
+    /// of the account exceeded.
+    const FULL: [u32; 5] = [10023, 10047, 10028, 10163, 10002];
     const STORE_FAILED: u32 = 10077;
     const SEQUENCE_NOT_FOUND: u32 = 10043;
     const DELETE_FAILED: u32 = 10057;

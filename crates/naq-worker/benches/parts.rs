@@ -68,6 +68,7 @@ impl Stored {
             lane,
             address: self.address.clone(),
             body: self.body.clone(),
+            since: Duration::ZERO,
             doubtful: false,
         }
     }

@@ -10,8 +10,10 @@ use std::{
 };
 
 use naq_models::Timestamp;
-use naq_services::{Storage, StorageError, storage::VirtualClock};
-use rustix::time::{ClockId, clock_gettime};
+use naq_services::{
+    Storage, StorageError,
+    storage::{VirtualClock, uptime},
+};
 
 /// Nanoseconds since the machine booted, including the time it was suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,14 +21,7 @@ pub(crate) struct BootTime(u64);
 
 impl BootTime {
     pub(crate) fn now() -> Self {
-        #[cfg(target_os = "linux")]
-        let clock = ClockId::Boottime;
-        #[cfg(not(target_os = "linux"))]
-        let clock = ClockId::Monotonic;
-        let time = clock_gettime(clock);
-        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-        let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-        Self(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+        uptime().into()
     }
 
     pub(crate) fn from_nanos(nanos: u64) -> Self {
@@ -48,6 +43,13 @@ impl BootTime {
 
     fn millis(self) -> i64 {
         i64::try_from(self.0 / 1_000_000).unwrap_or(i64::MAX)
+    }
+}
+
+impl From<Duration> for BootTime {
+    /// Of what [`uptime`] says.
+    fn from(uptime: Duration) -> Self {
+        Self(u64::try_from(uptime.as_nanos()).unwrap_or(u64::MAX))
     }
 }
 

@@ -81,7 +81,7 @@ async fn execute(shared: &Shared, held: &Arc<Held>) {
 }
 
 async fn steps(shared: &Shared, held: &Arc<Held>) -> Step<Ending> {
-    check_lease(held)?;
+    check_lease(shared, held)?;
     let job = decode(shared, held)?;
     check_cancelled(shared, held, &job)?;
     let (traces, _alone) = review(shared, held, &job).await?;
@@ -91,8 +91,9 @@ async fn steps(shared: &Shared, held: &Arc<Held>) -> Step<Ending> {
     ControlFlow::Continue(interpret(shared, held, run, said))
 }
 
-fn check_lease(held: &Held) -> Step<()> {
-    if held.is_fenced(BootTime::now()) {
+fn check_lease(shared: &Shared, held: &Held) -> Step<()> {
+    let now = BootTime::now();
+    if held.is_fenced(now) || shared.leases.is_second(held, now) {
         return ControlFlow::Break(Ending::Forget(Traces::default()));
     }
     ControlFlow::Continue(())
@@ -178,7 +179,7 @@ where
             break;
         }
         sleep(REVIEW_PAUSE).await;
-        check_lease(held)?;
+        check_lease(shared, held)?;
     }
     ControlFlow::Break(Ending::HandBack(Traces::default()))
 }

@@ -169,6 +169,19 @@ impl Leases {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a claim is of a job that is here already: a server that was killed may not know to whom it gave a job just before, and
+    /// give it again, to the same worker too. The run that there is settles it, and its extensions are those of both.
+    pub(crate) fn is_second(&self, held: &Held, now: BootTime) -> bool {
+        let is_first = |other: &Arc<Held>| {
+            other.ticket < held.ticket
+                && other.id() == held.id()
+                // What is claimed while it settles is its next run.
+                && matches!(other.phase(), Phase::Buffered | Phase::Running)
+                && !other.is_fenced(now)
+        };
+        held.claim.doubtful && self.table().values().any(is_first)
+    }
+
     /// Takes over claims that were handed out at `now`.
     pub(crate) fn insert(&self, claims: Vec<Claim>, now: BootTime) -> Vec<Arc<Held>> {
         let first = self.next_ticket.fetch_add(claims.len() as u64, Ordering::Relaxed);
@@ -176,11 +189,12 @@ impl Leases {
         (first..)
             .zip(claims)
             .map(|(ticket, claim)| {
+                let since = BootTime::from(claim.since).min(now);
                 let held = Arc::new(Held {
                     ticket,
                     claim,
                     claimed: now,
-                    confirmed: AtomicU64::new(now.nanos()),
+                    confirmed: AtomicU64::new(since.nanos()),
                     phase: AtomicU8::new(Phase::Buffered as u8),
                     lost: AtomicBool::new(false),
                     stop: AtomicU8::new(0),
@@ -305,6 +319,7 @@ pub(crate) mod tests {
             lane,
             address: Address { id, queue: QueueName::default(), priority: lane.priority, stored_at: Timestamp::EPOCH },
             body: Bytes::from_static(b"{}"),
+            since: Duration::MAX,
             doubtful: false,
         }
     }
@@ -328,6 +343,30 @@ pub(crate) mod tests {
             traces: Traces::default(),
         });
         held
+    }
+
+    #[test]
+    fn a_job_that_is_here_is_not_taken_again_unless_its_lease_is_lost() {
+        let leases = Leases::default();
+        let again = |doubtful| Claim { doubtful, ..claim("a", lane()) };
+        let first = leases.insert(vec![again(true)], at(100)).remove(0);
+        let other = leases.insert(vec![Claim { doubtful: true, ..claim("b", lane()) }], at(100)).remove(0);
+        let second = leases.insert(vec![again(true)], at(101)).remove(0);
+        assert!(leases.is_second(&second, at(101)) && !leases.is_second(&first, at(101)));
+        assert!(!leases.is_second(&other, at(101)));
+        assert!(!leases.is_second(&second, at(130)), "the first one's lease is lost");
+        assert!(first.advance(Phase::Buffered, Phase::Settling));
+        assert!(!leases.is_second(&second, at(101)), "what is claimed while it settles is its next run");
+    }
+
+    #[test]
+    fn what_took_long_to_arrive_is_not_fresh() {
+        let leases = Leases::default();
+        let claimed = |since| Claim { since, ..claim("a", lane()) };
+        let claims = vec![claimed(Duration::from_secs(70)), claimed(Duration::from_secs(95)), claimed(Duration::MAX)];
+        let held = leases.insert(claims, at(100));
+        assert_eq!(held.iter().map(|held| held.is_fenced(at(100))).collect::<Vec<_>>(), [true, false, false]);
+        assert_eq!(held.iter().map(|held| held.is_fenced(at(127))).collect::<Vec<_>>(), [true, true, false]);
     }
 
     #[test]

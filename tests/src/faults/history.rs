@@ -144,6 +144,8 @@ pub enum Scope {
     Process(u32),
     /// All: the store itself, its network, its disk, the clock.
     Everybody,
+    /// Nobody: it must not show in any job.
+    Nobody,
 }
 
 /// What a look at a job showed.

@@ -59,6 +59,7 @@ impl Lives {
             let met = match fault.scope {
                 Scope::Frozen(one) | Scope::Process(one) => one == process,
                 Scope::Everybody => true,
+                Scope::Nobody => false,
             };
             met && fault.from <= until && fault.healed.is_none_or(|healed| healed >= from)
         });

@@ -241,11 +241,13 @@ impl Site {
 
     /// Waits until nothing of a queue is pending, running or waiting for its time.
     pub(crate) async fn drained(&self, queue: &str, limit: Duration) -> Result<()> {
-        let mut last = Value::Null;
+        let (mut last, mut before) = (Value::Null, false);
         let drained = eventually(limit, format!("queue {queue} is empty"), async || {
             last = self.queue(queue).await.ok()?;
             let open = ["pending", "running", "scheduled", "retry", "waiting"];
-            open.iter().all(|state| last[*state] == 0).then_some(())
+            let empty = open.iter().all(|state| last[*state] == 0);
+            // Twice in a row: a job that moves from one to the other between two counts is in none of them.
+            (empty && std::mem::replace(&mut before, empty)).then_some(())
         });
         drained.await.with_context(|| format!("it holds {last}"))
     }

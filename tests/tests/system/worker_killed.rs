@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
+use naq_tests::Signal;
 use serde_json::json;
 
 use crate::{
@@ -13,7 +14,11 @@ use crate::{
     site::{Backend, COMMAND_LIMIT, LEASE, Site, envelope, on_every_store},
 };
 
-on_every_store!(all_its_jobs_finish_elsewhere, a_killed_worker_leaves_the_list);
+on_every_store!(
+    all_its_jobs_finish_elsewhere,
+    a_killed_worker_leaves_the_list,
+    what_was_delivered_to_a_stopped_worker_is_left_to_others,
+);
 
 const JOBS: usize = 50;
 /// What the promise allows on top of the lease.
@@ -58,4 +63,25 @@ async fn a_killed_worker_leaves_the_list(backend: Backend) -> Result<()> {
         workers.as_array().is_some_and(Vec::is_empty).then_some(())
     });
     gone.await
+}
+
+/// A worker that asks for jobs is stopped: what the store gives it meanwhile is not fresh when it wakes up.
+async fn what_was_delivered_to_a_stopped_worker_is_left_to_others(backend: Backend) -> Result<()> {
+    const JOBS: usize = 4;
+    let site = Site::start(backend).await?;
+    let log = RunLog::at(site.path("runs"));
+    let asleep = site.worker("asleep", &["--concurrency", "4"]).await?;
+    asleep.signal(Signal::STOP)?;
+    let args = json!({"file": log.path()});
+    site.enqueue_all((0..JOBS).map(|n| envelope(format!("job-{n}"), "t.count", args.clone()))).await?;
+    let awake = site.worker("awake", &["--concurrency", "4"]).await?;
+    log.wait("end", JOBS, Some(awake.pid()), LEASE + SLACK).await?;
+    asleep.signal(Signal::CONT)?;
+    // Both work, so that it has had the time to look at what it was given.
+    site.enqueue_all((0..JOBS).map(|n| envelope(format!("later-{n}"), "t.count", args.clone()))).await?;
+    log.wait("end", 2 * JOBS, None, COMMAND_LIMIT).await?;
+    tokio::time::sleep(LEASE).await;
+    let runs = log.counts("end")?;
+    assert!(runs.len() == 2 * JOBS && runs.values().all(|count| *count == 1), "{runs:?}");
+    Ok(())
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use naq_models::Timestamp;
 use naq_services::storage::{
     Bucket, Claim, Consumer, ConsumerEvent, ConsumerOptions, Demand, Heartbeat, Lane, Lease, LeaseState, Result,
-    RunningAt,
+    RunningAt, uptime,
 };
 use tokio::sync::watch;
 
@@ -47,6 +47,7 @@ impl MemoryConsumer {
                     lane,
                     address: job.entry.address.clone(),
                     body: job.entry.body.clone(),
+                    since: uptime(),
                     doubtful: job.suspect,
                 });
             }

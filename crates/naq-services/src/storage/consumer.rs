@@ -142,6 +142,8 @@ pub struct Claim {
     pub address: Address,
     /// The encoded job.
     pub body: Bytes,
+    /// When its lease can have begun at the earliest, as [`uptime`](super::uptime): what took long to arrive is not fresh.
+    pub since: Duration,
     /// It may have been delivered before, or may have ended already: it must be reviewed before it starts.
     pub doubtful: bool,
 }

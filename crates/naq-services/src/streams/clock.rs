@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{ApiFailure, StreamService, nanos};
+use crate::host_clock::uptime;
 
 const MAX_AGE: Duration = Duration::from_secs(10);
 /// One that was made with a longer round trip is made again at once, a few times.
@@ -134,19 +135,6 @@ impl Measured {
         }
         Self { checked: later.checked, ..self }
     }
-}
-
-/// Time on a clock that no one sets and that, on Linux, counts suspension: what leases are measured with.
-#[cfg(target_os = "linux")]
-pub(crate) fn uptime() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn uptime() -> Duration {
-    static START: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
-    START.elapsed()
 }
 
 #[cfg(test)]

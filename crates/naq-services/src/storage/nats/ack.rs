@@ -16,8 +16,8 @@ use super::{Shared, lease::Token, names::Names};
 use crate::{
     connection::{Outgoing, RequestFailure},
     kv_stores::{self, KvStoreService},
-    storage::{Bucket, Heartbeat, Lease, LeaseState, Result, crash::crash_point},
-    streams::{Delivery, StreamService, uptime},
+    storage::{Bucket, Heartbeat, Lease, LeaseState, Result, crash::crash_point, uptime},
+    streams::{Delivery, StreamService},
 };
 
 const ACK: Bytes = Bytes::from_static(b"+ACK");

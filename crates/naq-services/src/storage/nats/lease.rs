@@ -14,8 +14,8 @@ use naq_models::{Priority, QueueName};
 
 use super::names::Names;
 use crate::{
-    storage::Lease,
-    streams::{Delivery, uptime},
+    storage::{Lease, uptime},
+    streams::Delivery,
 };
 
 /// Between the subject and the time of a token.

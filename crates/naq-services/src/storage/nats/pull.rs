@@ -27,9 +27,9 @@ use super::{
 use crate::{
     storage::{
         Claim, Consumer, ConsumerEvent, ConsumerOptions, Demand, Lane, Lease, QueueOptions, Result, StorageError,
-        StorageErrorKind,
+        StorageErrorKind, uptime,
     },
-    streams::{Delivery, header, nanos, uptime},
+    streams::{Delivery, header, nanos},
 };
 
 /// How long a pull waits at the server. Short, because it cannot be taken back; long enough to cost nothing when idle.
@@ -70,8 +70,6 @@ pub(super) struct Puller {
     reconnects: watch::Receiver<u64>,
     retry_send: Option<Instant>,
     last_trouble: Option<Instant>,
-    /// When nothing was left to be taken: what is taken next was delivered after this.
-    watched: Duration,
     ready: VecDeque<ConsumerEvent>,
     /// Answers who runs what; ends with this consumer.
     _responder: JoinSet<()>,
@@ -105,6 +103,8 @@ struct Pull {
     number: u64,
     left: usize,
     probe: bool,
+    /// When it was sent, as [`uptime`]: nothing that it brings was delivered before.
+    sent: Duration,
     overdue: Instant,
 }
 
@@ -134,7 +134,6 @@ impl Puller {
             reconnects,
             retry_send: None,
             last_trouble: None,
-            watched: uptime(),
             ready: VecDeque::new(),
             _responder: responder,
             shared,
@@ -217,21 +216,25 @@ impl Puller {
         let (expires, body) = match (probe, limited) {
             (true, false) => (Duration::ZERO, json!({ "batch": need, "no_wait": true })),
             (true, true) => (SHORT_PULL, json!({ "batch": need, "expires": nanos(SHORT_PULL) })),
-            (false, _) => (PULL, json!({ "batch": need, "expires": nanos(PULL) })),
+            (false, _) => {
+                let wait = PULL.min(queue.lease / 4);
+                (wait, json!({ "batch": need, "expires": nanos(wait) }))
+            }
         };
         let number = self.pulls_made;
         let (stream, consumer) =
             (self.shared.names.queue_stream(&queue.name), Names::lane_consumer(Priority::ALL[index % LANES]));
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
         let reply = format!("{}.{number}", self.inbox);
-        let sent = self.shared.connection.publish(subject, Some(reply), body.to_string().into()).now_or_never();
-        if !matches!(sent, Some(Ok(()))) {
+        let sent = uptime();
+        let passed_on = self.shared.connection.publish(subject, Some(reply), body.to_string().into()).now_or_never();
+        if !matches!(passed_on, Some(Ok(()))) {
             return false;
         }
         self.pulls_made += 1;
         self.lane_of_pull.insert(number, index);
         let overdue = now + expires + PATIENCE;
-        self.lanes[index].pulls.push_back(Pull { number, left: need, probe, overdue });
+        self.lanes[index].pulls.push_back(Pull { number, left: need, probe, sent, overdue });
         true
     }
 
@@ -246,10 +249,6 @@ impl Puller {
         let pauses = self.lanes.iter().filter(|lane| lane.want > 0).filter_map(|lane| lane.pause_until);
         let pauses = pauses.filter(|until| *until > now);
         overdue.chain(paused).chain(pauses).chain(self.retry_send).min().unwrap_or(now + LONGEST_PAUSE)
-    }
-
-    fn shortest_lease(&self) -> Duration {
-        self.options.queues.iter().map(|queue| queue.lease).min().unwrap_or(LONGEST_PAUSE)
     }
 
     fn check_overdue(&mut self) {
@@ -310,22 +309,19 @@ impl Puller {
     }
 
     fn claim(&mut self, message: Message) -> Option<Claim> {
-        let read = message
-            .reply
-            .as_deref()
-            .and_then(|reply| Some((Delivery::parse(reply)?, Token::write(reply, self.watched))));
+        let read = message.reply.as_deref().and_then(|reply| Some((Delivery::parse(reply)?, reply)));
         let place = read.as_ref().and_then(|(delivery, _): &(Delivery, _)| {
             self.shared.names.read_delivered(&message.subject, delivery.stream_seq)
         });
         let queue = place
             .as_ref()
             .and_then(|(name, ..)| self.options.queues.iter().position(|queue| queue.name.as_str() == *name));
-        let (Some((delivery, token)), Some((_, priority, id)), Some(queue)) = (read, place, queue) else {
+        let (Some((delivery, reply)), Some((_, priority, id)), Some(queue)) = (read, place, queue) else {
             // Cannot come from these streams: their subjects are exactly the lanes.
             tracing::warn!(subject = %message.subject, "a message that is no job arrived and is left alone");
             return None;
         };
-        self.delivered(queue * LANES + usize::from(priority.get()));
+        let since = self.delivered(queue * LANES + usize::from(priority.get()));
         let boundary = match self.queues[queue] {
             QueueState::Ready { boundary } => boundary,
             // Whether it was delivered before is not known.
@@ -334,20 +330,23 @@ impl Puller {
         let doubtful = delivery.delivered > 1 || delivery.stream_seq <= boundary || header(&message, REVIEW).is_some();
         let QueueOptions { name, lease, .. } = &self.options.queues[queue];
         Some(Claim {
-            lease: Lease { id: id.clone(), token, duration: *lease },
+            lease: Lease { id: id.clone(), token: Token::write(reply, since), duration: *lease },
             lane: Lane { queue, priority },
             address: Address { id, queue: name.clone(), priority, stored_at: delivery.time },
             body: message.payload,
+            since,
             doubtful,
         })
     }
 
-    fn delivered(&mut self, index: usize) {
+    /// Counts a delivery; when it can have been made at the earliest.
+    fn delivered(&mut self, index: usize) -> Duration {
         let lane = &mut self.lanes[index];
         lane.want = lane.want.saturating_sub(1);
         lane.reported = false;
         // The server serves the pulls of a consumer in order.
-        let Some(pull) = lane.pulls.front_mut() else { return };
+        let Some(pull) = lane.pulls.front_mut() else { return Duration::ZERO };
+        let since = pull.sent;
         pull.left -= 1;
         if pull.left == 0 {
             self.lane_of_pull.remove(&pull.number);
@@ -355,6 +354,7 @@ impl Puller {
             // Whether there is more than it could bring, the next one tells.
             lane.empty = lane.pulls.iter().any(|pull| !pull.probe);
         }
+        since
     }
 
     fn status(&mut self, message: &Message) {
@@ -421,9 +421,7 @@ impl Puller {
         if let Some(message) = self.messages.next().now_or_never() {
             return Wake::Message(message);
         }
-        // Nothing has arrived so far; a worker that does not ask for a while does not know that of what comes then.
-        self.watched = uptime();
-        let alarm = self.next_alarm().min(Instant::now() + self.shortest_lease() / 4);
+        let alarm = self.next_alarm();
         tokio::select! {
             message = self.messages.next() => Wake::Message(message),
             Some(prepared) = self.preparing.join_next() => match prepared {

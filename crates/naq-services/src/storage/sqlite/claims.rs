@@ -144,6 +144,7 @@ fn claim_lane(
             lane,
             address: Address { id, queue: queue.name.clone(), priority: lane.priority, stored_at: rows::time(row, 3)? },
             body: rows::body(row, 5)?,
+            since: Duration::from_millis(tx.now.boot.unsigned_abs()),
             doubtful: row.get::<_, i64>(4)? > 0,
         });
     }

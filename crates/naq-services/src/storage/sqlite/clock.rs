@@ -8,7 +8,7 @@ use std::{sync::OnceLock, time::Duration};
 
 use naq_models::Timestamp;
 
-use crate::storage::VirtualClock;
+use crate::storage::{VirtualClock, uptime};
 
 /// Both clocks at one moment, in milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -67,13 +67,7 @@ pub(super) fn after(from: i64, duration: Duration) -> i64 {
 }
 
 fn boot_millis() -> i64 {
-    // Where there is no clock of this kind, the monotonic one counts suspension itself (macOS) or is the best there is.
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let clock = rustix::time::ClockId::Boottime;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let clock = rustix::time::ClockId::Monotonic;
-    let time = rustix::time::clock_gettime(clock);
-    time.tv_sec.saturating_mul(1000).saturating_add(time.tv_nsec / 1_000_000)
+    millis(uptime())
 }
 
 /// Tells one boot of this host from another.

@@ -1,0 +1,301 @@
+//! The crew: workers and producers, and what is done to them.
+//!
+//! Invariant: a fault is written down before it is done, and its end after. Whoever has died is replaced, as a supervisor would.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Result, ensure};
+use rand::{RngExt as _, rngs::StdRng};
+use tokio::time::sleep;
+
+use super::{
+    chronicle::Chronicle,
+    proxy::{Link, Proxy},
+    stage::{LEASE, Stage},
+};
+use crate::{NaqBinary, NaqProcess, Signal, faults::Scope};
+
+/// From being told to end until the end.
+const ENDED: Duration = Duration::from_secs(60);
+
+/// The programs of a crew.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// A worker with the test jobs.
+    pub worker: PathBuf,
+    /// What enqueues: `chaos-producer`.
+    pub producer: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Worker,
+    Producer,
+}
+
+/// One place in the crew: a process and its ways to the servers, which outlive it.
+#[derive(Debug)]
+struct Member {
+    role: Role,
+    number: usize,
+    binary: NaqBinary,
+    links: Vec<Proxy>,
+    process: NaqProcess,
+}
+
+impl Member {
+    fn set_links(&self, link: Link) {
+        for proxy in &self.links {
+            proxy.set(link);
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Crew<'a> {
+    chronicle: &'a Chronicle,
+    stage: &'a Stage,
+    history: PathBuf,
+    dice: StdRng,
+    members: Vec<Member>,
+    started: usize,
+    /// How many ended without being told to.
+    pub(super) gave_up: usize,
+}
+
+/// What is done to one process.
+#[derive(Debug, Clone, Copy)]
+enum Deed {
+    Kill,
+    KillLeader,
+    KillAll,
+    Stop(Duration),
+    StopLeader(Duration),
+    Replace,
+    Link(&'static str, Link, Duration),
+    Clock(i64),
+}
+
+impl<'a> Crew<'a> {
+    pub(super) async fn start(
+        chronicle: &'a Chronicle,
+        stage: &'a Stage,
+        programs: &Programs,
+        folder: &std::path::Path,
+        mut dice: StdRng,
+        (workers, producers): (usize, usize),
+    ) -> Result<Crew<'a>> {
+        let roles = [vec![Role::Worker; workers], vec![Role::Producer; producers]].concat();
+        let mut crew = Crew {
+            chronicle,
+            stage,
+            history: folder.join("history"),
+            dice: rand::SeedableRng::seed_from_u64(dice.random()),
+            members: Vec::new(),
+            started: 0,
+            gave_up: 0,
+        };
+        for (number, role) in roles.into_iter().enumerate() {
+            let mut links = Vec::new();
+            for target in &stage.addresses {
+                links.push(Proxy::start(*target, dice.random()).await?);
+            }
+            let addresses: Vec<_> = links.iter().map(Proxy::address).collect();
+            let program = match role {
+                Role::Worker => &programs.worker,
+                Role::Producer => &programs.producer,
+            };
+            let home = folder.join(format!("{role:?}-{number}").to_lowercase());
+            std::fs::create_dir_all(&home)?;
+            let variables = stage.env(&addresses).into_iter().chain(stage.clock());
+            let binary =
+                variables.fold(NaqBinary::at(program.clone(), &home), |binary, (name, value)| binary.env(&name, value));
+            let process = crew.spawn(role, number, &binary)?;
+            crew.members.push(Member { role, number, binary, links, process });
+        }
+        Ok(crew)
+    }
+
+    fn spawn(&mut self, role: Role, number: usize, binary: &NaqBinary) -> Result<NaqProcess> {
+        self.started += 1;
+        let name = format!("{}{number}-{}", if role == Role::Worker { "w" } else { "p" }, self.started);
+        match role {
+            Role::Worker => binary.spawn(&["worker", "start", "--name", &name, "--concurrency", "4"]),
+            Role::Producer => {
+                binary.spawn(&[name, self.history.display().to_string(), self.dice.random::<u64>().to_string()])
+            }
+        }
+    }
+
+    /// Starts another process in a place whose process is gone.
+    fn replace_dead(&mut self, place: usize) -> Result<()> {
+        let (role, number, binary) = {
+            let member = &self.members[place];
+            (member.role, member.number, member.binary.clone())
+        };
+        self.members[place].process = self.spawn(role, number, &binary)?;
+        Ok(())
+    }
+
+    /// Whoever has ended without being told to is replaced.
+    fn revive(&mut self) -> Result<()> {
+        for place in 0..self.members.len() {
+            let process = &mut self.members[place].process;
+            if process.has_ended() {
+                self.chronicle.died(process.pid())?;
+                let words = process.stderr();
+                let last = words.lines().rev().take(3).collect::<Vec<_>>().join(" | ");
+                self.chronicle.say(&format!("gave up: {last}"));
+                self.gave_up += 1;
+                self.replace_dead(place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does one thing at random, and undoes it.
+    pub(super) async fn suffer(&mut self) -> Result<()> {
+        self.revive()?;
+        let nap = LEASE.mul_f64(self.dice.random_range(0.1..0.8));
+        let sleep = LEASE.mul_f64(self.dice.random_range(1.2..3.0));
+        let deed = match self.dice.random_range(0..100) {
+            0..16 => Deed::Kill,
+            16..26 => Deed::KillLeader,
+            26..30 => Deed::KillAll,
+            30..38 => Deed::Stop(nap),
+            38..48 => Deed::Stop(sleep),
+            48..56 => Deed::StopLeader(sleep),
+            56..68 => Deed::Replace,
+            68..74 => Deed::Clock(self.dice.random_range(-20..20)),
+            _ if self.stage.addresses.is_empty() => Deed::Kill,
+            74..82 => Deed::Link("a link is cut for a moment", Link::Cut, nap),
+            82..90 => Deed::Link("a link is cut", Link::Cut, sleep),
+            90..95 => {
+                Deed::Link("a link is slow", Link::Slow(Duration::from_millis(self.dice.random_range(5..200))), sleep)
+            }
+            _ => Deed::Link("a link loses much", Link::Lossy(self.dice.random_range(0.05..0.4)), sleep),
+        };
+        let place = self.dice.random_range(0..self.members.len());
+        match deed {
+            Deed::Kill => self.kill(vec![place], "").await,
+            Deed::KillLeader => self.kill(vec![self.leader()], " that leads").await,
+            Deed::KillAll => self.kill((0..self.members.len()).collect(), ": all at once").await,
+            Deed::Stop(time) => self.stop(place, time, "").await,
+            Deed::StopLeader(time) => self.stop(self.leader(), time, " that leads").await,
+            Deed::Replace => self.replace(place).await,
+            Deed::Link(name, link, time) => self.spoil(place, name, link, time).await,
+            Deed::Clock(seconds) => self.shift(seconds, sleep).await,
+        }
+    }
+
+    /// The place of the worker that was the last to say that it leads, as far as that can be seen.
+    fn leader(&self) -> usize {
+        let said = |member: &Member| {
+            let words = member.process.stderr();
+            words.lines().rev().find(|line| line.contains("leads the scheduler")).map(str::to_owned)
+        };
+        // A line begins with its time.
+        let workers = self.members.iter().enumerate().filter(|(_, member)| member.role == Role::Worker);
+        workers.filter_map(|(place, member)| Some((said(member)?, place))).max().map_or(0, |(_, place)| place)
+    }
+
+    fn what(&self, place: usize) -> &'static str {
+        match self.members[place].role {
+            Role::Worker => "worker",
+            Role::Producer => "producer",
+        }
+    }
+
+    async fn kill(&mut self, places: Vec<usize>, which: &str) -> Result<()> {
+        let mut faults = Vec::new();
+        for &place in &places {
+            let name = format!("kill -9 of a {}{which}", self.what(place));
+            faults.push(self.chronicle.fault(&name, Scope::Process(self.members[place].process.pid()))?);
+        }
+        for &place in &places {
+            self.members[place].process.signal(Signal::KILL).ok();
+        }
+        for &place in &places {
+            let process = &mut self.members[place].process;
+            process.ended().await?;
+            self.chronicle.died(process.pid())?;
+        }
+        sleep(Duration::from_millis(self.dice.random_range(0..1_500))).await;
+        for (&place, fault) in places.iter().zip(faults) {
+            self.replace_dead(place)?;
+            self.chronicle.healed(fault)?;
+        }
+        Ok(())
+    }
+
+    async fn stop(&mut self, place: usize, time: Duration, which: &str) -> Result<()> {
+        let process = &self.members[place].process;
+        let length = if time > LEASE { "longer than a lease" } else { "for a moment" };
+        let name = format!("SIGSTOP of a {}{which}, {length}", self.what(place));
+        let fault = self.chronicle.fault(&name, Scope::Frozen(process.pid()))?;
+        process.signal(Signal::STOP).ok();
+        sleep(time).await;
+        process.signal(Signal::CONT).ok();
+        self.chronicle.healed(fault)
+    }
+
+    /// A deploy: the new one is there before the old one ends.
+    async fn replace(&mut self, place: usize) -> Result<()> {
+        let old_pid = self.members[place].process.pid();
+        let name = format!("a {} is replaced", self.what(place));
+        let fault = self.chronicle.fault(&name, Scope::Process(old_pid))?;
+        let (role, number, binary) = {
+            let member = &self.members[place];
+            (member.role, member.number, member.binary.clone())
+        };
+        let new = self.spawn(role, number, &binary)?;
+        let mut old = std::mem::replace(&mut self.members[place].process, new);
+        sleep(Duration::from_millis(300)).await;
+        end(&mut old).await?;
+        self.chronicle.died(old_pid)?;
+        self.chronicle.healed(fault)
+    }
+
+    async fn spoil(&mut self, place: usize, name: &str, link: Link, time: Duration) -> Result<()> {
+        let member = &self.members[place];
+        let fault = self.chronicle.fault(name, Scope::Process(member.process.pid()))?;
+        member.set_links(link);
+        sleep(time).await;
+        member.set_links(Link::Whole);
+        self.chronicle.healed(fault)
+    }
+
+    async fn shift(&mut self, seconds: i64, time: Duration) -> Result<()> {
+        let fault = self.chronicle.fault("the wall clocks jump, and back", Scope::Everybody)?;
+        self.stage.shift_clock(seconds)?;
+        sleep(time).await;
+        self.stage.shift_clock(0)?;
+        self.chronicle.healed(fault)
+    }
+
+    /// The producers end what they have begun; the workers go on.
+    pub(super) async fn stop_producing(&mut self) -> Result<()> {
+        self.revive()?;
+        while let Some(place) = self.members.iter().position(|member| member.role == Role::Producer) {
+            let mut member = self.members.remove(place);
+            end(&mut member.process).await?;
+        }
+        Ok(())
+    }
+
+    /// The workers end.
+    pub(super) async fn dismiss(&mut self) -> Result<()> {
+        self.revive()?;
+        for member in &mut self.members {
+            end(&mut member.process).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn end(process: &mut NaqProcess) -> Result<()> {
+    process.signal(Signal::TERM).ok();
+    let ended = tokio::time::timeout(ENDED, process.ended()).await;
+    ensure!(ended.is_ok(), "not ended {ENDED:?} after SIGTERM:\n{}", process.stderr());
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! The storm: what is done to the store itself.
+
+use std::{process::Stdio, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use rand::{RngExt as _, rngs::StdRng};
+use serde_json::Value;
+use tokio::{process::Command, time::sleep};
+
+use super::{
+    chronicle::Chronicle,
+    stage::{LEASE, PLENTY, Stage, healthy, limited},
+};
+use crate::{NatsServer, RawNats, Signal, faults::Scope};
+
+/// For a cluster to have a leader again.
+const HEALTHY: Duration = Duration::from_secs(60);
+const QUEUE_STREAM: &str = "naq_queue_default";
+/// Keeps others from writing to a file for some seconds: another program, such as a backup.
+const LOCK: &str = "import sqlite3, sys, time\n\
+    file = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)\n\
+    file.execute('BEGIN IMMEDIATE')\n\
+    time.sleep(float(sys.argv[2]))\n\
+    file.execute('ROLLBACK')\n";
+
+#[derive(Debug)]
+pub(super) struct Storm<'a> {
+    pub(super) chronicle: &'a Chronicle,
+    pub(super) stage: &'a Stage,
+    pub(super) servers: Vec<NatsServer>,
+    pub(super) dice: StdRng,
+}
+
+impl Storm<'_> {
+    /// Breaks something at random, and mends it.
+    pub(super) async fn break_out(&mut self) -> Result<()> {
+        let moment = Duration::from_millis(self.dice.random_range(50..1_500));
+        let long = LEASE.mul_f64(self.dice.random_range(1.0..3.0));
+        let time = if self.dice.random_bool(0.5) { moment } else { long };
+        let roll = self.dice.random_range(0..100);
+        let any = self.dice.random_range(0..self.servers.len().max(1));
+        match self.servers.len() {
+            0 => self.lock(time).await,
+            1 => match roll {
+                0..45 => self.kill(0, time, "kill -9 of the server").await,
+                45..65 => self.stutter(0, time, "the server is silent").await,
+                65..80 => self.refuse(time).await,
+                _ => self.intrude().await,
+            },
+            _ => match roll {
+                0..30 => self.kill(any, time, "kill -9 of a server of three").await,
+                30..50 => match self.leader(&format!("STREAM.INFO.{QUEUE_STREAM}"), "/cluster/leader").await {
+                    Some(place) => self.kill(place, time, "kill -9 of the server that leads the queue's stream").await,
+                    None => Ok(()),
+                },
+                50..65 => {
+                    match self.leader(&format!("CONSUMER.LIST.{QUEUE_STREAM}"), "/consumers/0/cluster/leader").await {
+                        Some(place) => {
+                            self.kill(place, time, "kill -9 of the server that leads the queue's consumer").await
+                        }
+                        None => Ok(()),
+                    }
+                }
+                65..80 => self.stutter(any, time, "a server of three is silent").await,
+                80..90 => self.roll().await,
+                _ => self.intrude().await,
+            },
+        }
+    }
+
+    /// The place of the server that an answer names as leader.
+    async fn leader(&self, subject: &str, pointer: &str) -> Option<usize> {
+        let answer = async {
+            let mut raw = RawNats::connect(self.servers[0].address()).await?;
+            raw.request_json(&format!("$JS.API.{subject}"), &Value::Null).await
+        };
+        let answer = answer.await.ok()?;
+        let name = answer.pointer(pointer)?.as_str()?;
+        self.servers.iter().position(|server| server.name() == name)
+    }
+
+    async fn kill(&mut self, place: usize, time: Duration, name: &str) -> Result<()> {
+        let fault = self.chronicle.fault(name, Scope::Everybody)?;
+        self.servers[place].kill()?;
+        sleep(time).await;
+        self.servers[place].restart().await?;
+        healthy(&self.servers, HEALTHY).await?;
+        self.chronicle.healed(fault)
+    }
+
+    /// It is connected and does nothing: a disk that hangs, a machine that swaps.
+    async fn stutter(&mut self, place: usize, time: Duration, name: &str) -> Result<()> {
+        let fault = self.chronicle.fault(name, Scope::Everybody)?;
+        self.servers[place].signal(Signal::STOP)?;
+        sleep(time).await;
+        self.servers[place].signal(Signal::CONT)?;
+        healthy(&self.servers, HEALTHY).await?;
+        self.chronicle.healed(fault)
+    }
+
+    /// The servers are restarted one after the other, as for an update.
+    async fn roll(&mut self) -> Result<()> {
+        let fault = self.chronicle.fault("rolling restart of the servers", Scope::Everybody)?;
+        for place in 0..self.servers.len() {
+            self.servers[place].stop().await?;
+            self.servers[place].restart().await?;
+            healthy(&self.servers, HEALTHY).await?;
+            sleep(Duration::from_secs(2)).await;
+        }
+        self.chronicle.healed(fault)
+    }
+
+    /// The account may store nothing more.
+    async fn refuse(&mut self, time: Duration) -> Result<()> {
+        let fault = self.chronicle.fault("the account is at its limit", Scope::Everybody)?;
+        self.servers[0].options.extra = limited(1);
+        self.servers[0].reload()?;
+        sleep(time).await;
+        self.servers[0].options.extra = limited(PLENTY);
+        self.servers[0].reload()?;
+        self.chronicle.healed(fault)
+    }
+
+    /// Somebody writes what is no job to the queue.
+    async fn intrude(&mut self) -> Result<()> {
+        let fault = self.chronicle.fault("foreign messages in the queue", Scope::Nobody)?;
+        let mut raw = RawNats::connect(self.servers[0].address()).await?;
+        for number in 0..5 {
+            let mut payload = vec![0; self.dice.random_range(0..200)];
+            self.dice.fill(&mut payload[..]);
+            raw.publish(&format!("naq.queue.default.{number}.foreign-{}", self.dice.random::<u64>()), &payload).await?;
+        }
+        raw.ping().await?;
+        self.chronicle.healed(fault)
+    }
+
+    async fn lock(&mut self, time: Duration) -> Result<()> {
+        let fault = self.chronicle.fault("another program locks the file", Scope::Everybody)?;
+        let mut command = Command::new("python3");
+        command.args(["-c", LOCK]).arg(self.stage.database()).arg(time.as_secs_f64().to_string());
+        let locked = command.stdin(Stdio::null()).kill_on_drop(true).status().await.context("cannot start python3")?;
+        ensure!(locked.success(), "the file could not be locked: {locked}");
+        self.chronicle.healed(fault)
+    }
+}
