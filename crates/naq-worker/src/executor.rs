@@ -34,6 +34,8 @@ use crate::{
 
 /// Between two tries of a review.
 const REVIEW_PAUSE: Duration = Duration::from_millis(200);
+/// Before a job is given up for its crashes: as long as a call of a store may take (5 s), and a little.
+const SECOND_LOOK: Duration = Duration::from_secs(6);
 /// Tries of a review before the job is handed back.
 const REVIEW_TRIES: usize = 10;
 /// How often a stuck slot looks whether its handler has let go.
@@ -148,7 +150,15 @@ async fn review<'a>(shared: &'a Shared, held: &Arc<Held>, job: &Job) -> Step<(Tr
         return ControlFlow::Continue((traces, None));
     }
     let max_crashes = shared.adjuster.look().max_crashes;
-    let alone = match patiently(shared, held, || shared.suspects.standing(held.id(), max_crashes)).await? {
+    let standing = || shared.suspects.standing(held.id(), max_crashes);
+    let mut stands = patiently(shared, held, standing).await?;
+    if matches!(stands, Standing::Poison { .. }) {
+        // A worker that lives and lost it, as the store was away, may be about to take its count back.
+        sleep(SECOND_LOOK).await;
+        check_lease(shared, held)?;
+        stands = patiently(shared, held, standing).await?;
+    }
+    let alone = match stands {
         Standing::Poison { crashes } => {
             let message = format!("{crashes} worker processes died while they ran it");
             tracing::error!(job = %held.id(), crashes, "the job has ended several workers and becomes a dead letter");
@@ -390,10 +400,8 @@ pub(crate) async fn hand_back(shared: &Shared, released: &[Arc<Held>], traces: T
 }
 
 async fn forgive(shared: &Shared, held: &Held, traces: Traces) {
-    if traces.suspect
-        && let Err(error) = shared.suspects.forgive(held.id()).await
-    {
-        tracing::warn!(job = %held.id(), %error, "a suspect could not be uncounted");
+    if traces.suspect {
+        shared.suspects.forgive(held.id()).await;
     }
 }
 

@@ -149,7 +149,7 @@ impl Running {
         let (shared, stop) = (Arc::clone(&self.shared), self.stop_services.clone());
         self.services.spawn(async move {
             tokio::select! {
-                () = keep_time(&shared) => {}
+                () = keep_up(&shared) => {}
                 () = stop.requested_now() => {}
             }
         });
@@ -330,6 +330,7 @@ impl Running {
             self.give_back_running().await;
             while self.hand_backs.join_next().await.is_some() {}
             while self.settling.join_next().await.is_some() {}
+            self.shared.suspects.forgive_owed().await;
         };
         let done = tokio::select! {
             () = in_order => true,
@@ -379,10 +380,11 @@ impl Running {
     }
 }
 
-/// Asks for the store's time now and then; never ends.
-async fn keep_time(shared: &Shared) {
+/// Asks for the store's time now and then, and tells it what it could not be told before; never ends.
+async fn keep_up(shared: &Shared) {
     loop {
         sleep(shared.options.heartbeat_interval).await;
+        shared.suspects.forgive_owed().await;
         if let Err(error) = shared.clock.measure(&*shared.storage).await {
             tracing::warn!(%error, "the store's clock could not be asked");
         }

@@ -309,13 +309,15 @@ fn after_failure(shared: &Shared, mut finished: Finished, error: &StorageError) 
 async fn count(shared: &Shared, finished: &Finished, settled: Option<Settled>) {
     let suspects = &shared.suspects;
     let id = finished.held.id();
-    let uncounted = match settled {
-        Some(Settled::Done | Settled::AlreadyEnded) if finished.traces.suspect => suspects.clear(id).await,
-        _ if finished.traces.suspect => suspects.forgive(id).await,
-        _ => Ok(()),
-    };
-    if let Err(error) = uncounted {
-        tracing::warn!(job = %id, %error, "a suspect could not be uncounted");
+    if finished.traces.suspect {
+        match settled {
+            Some(Settled::Done | Settled::AlreadyEnded) => {
+                if let Err(error) = suspects.clear(id).await {
+                    tracing::warn!(job = %id, %error, "the counts of a suspect that has ended stay for a while");
+                }
+            }
+            _ => suspects.forgive(id).await,
+        }
     }
     match settled {
         Some(Settled::Done) => shared.tally.count(finished.outcome),

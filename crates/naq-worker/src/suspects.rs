@@ -5,7 +5,10 @@
 //! started then, nobody knows. A suspect that was counted before runs alone among suspects, so that what died beside a
 //! poison job is miscounted at most once. Not here: waiting for the turn (that is the intake's).
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use naq_models::JobId;
@@ -24,6 +27,8 @@ const ROUNDS: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Suspects {
     storage: SharedStorage,
+    /// Counts that could not be taken back yet, because the store was away: each would be a death that nobody died.
+    owed: Mutex<Vec<JobId>>,
 }
 
 /// What a suspect's count means.
@@ -44,7 +49,7 @@ struct Count {
 
 impl Suspects {
     pub(crate) fn new(storage: SharedStorage) -> Self {
-        Self { storage }
+        Self { storage, owed: Mutex::default() }
     }
 
     /// How a suspect may run, by what is counted so far, if `max_crashes` make it poison.
@@ -58,8 +63,35 @@ impl Suspects {
         self.change(id, |count| Some(count.saturating_add(1))).await
     }
 
-    /// Takes a count back: the worker survived the job, but the job is not done.
-    pub(crate) async fn forgive(&self, id: &JobId) -> Result<(), StorageError> {
+    /// Takes a count back: the worker survived the job, but the job is not done. If the store cannot be told now, it is told
+    /// by [`forgive_owed`](Self::forgive_owed).
+    pub(crate) async fn forgive(&self, id: &JobId) {
+        if let Err(error) = self.take_back(id).await {
+            tracing::warn!(job = %id, %error, "a suspect could not be uncounted; tries again");
+            self.owed().push(id.clone());
+        }
+    }
+
+    /// Tells the store what it could not be told before.
+    pub(crate) async fn forgive_owed(&self) {
+        loop {
+            let Some(id) = self.owed().last().cloned() else { return };
+            if let Err(error) = self.take_back(&id).await {
+                tracing::debug!(job = %id, %error, "still not uncounted");
+                return;
+            }
+            let mut owed = self.owed();
+            if let Some(place) = owed.iter().rposition(|other| *other == id) {
+                owed.swap_remove(place);
+            }
+        }
+    }
+
+    fn owed(&self) -> MutexGuard<'_, Vec<JobId>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn take_back(&self, id: &JobId) -> Result<(), StorageError> {
         self.change(id, |count| count.checked_sub(1).filter(|left| *left > 0)).await
     }
 

@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result};
-use naq_tests::{NaqProcess, Signal};
+use naq_tests::{NaqProcess, Signal, lock_file};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
@@ -12,7 +12,7 @@ use crate::{
     site::{Backend, COMMAND_LIMIT, Site, envelope, on_every_store},
 };
 
-on_every_store!(only_the_poison_is_lost);
+on_every_store!(only_the_poison_is_lost, a_store_that_is_away_makes_no_poison);
 
 const SLEEPERS: usize = 20;
 const LIMIT: Duration = Duration::from_secs(60);
@@ -62,4 +62,35 @@ async fn supervise(site: &Site, mut worker: NaqProcess, release: &std::path::Pat
             return Ok((deaths, worker));
         }
     }
+}
+
+/// A job whose worker died once is lost again and again because the store is away, and not because workers die of it.
+async fn a_store_that_is_away_makes_no_poison(backend: Backend) -> Result<()> {
+    // Longer than a lease and the time that the worker waits for an answer.
+    const AWAY: Duration = Duration::from_secs(9);
+    const MAX_CRASHES: usize = 3;
+    let mut site = Site::start(backend).await?;
+    let (log, release) = (RunLog::at(site.path("runs")), site.path("release"));
+    let mut first = site.worker("first", &[]).await?;
+    let args = json!({"file": log.path(), "until": release});
+    site.enqueue("t.log_sleep", &args, &["--job-id", "long"]).await?;
+    log.wait("start", 1, Some(first.pid()), COMMAND_LIMIT).await?;
+    first.kill().await?;
+    let worker = site.worker("second", &[]).await?;
+    for round in 0..=MAX_CRASHES {
+        let begun = format!("run {} of the job", round + 2);
+        let started = async || (log.said("start").ok()?.len() >= round + 2).then_some(());
+        naq_tests::eventually(COMMAND_LIMIT, begun, started).await?;
+        if site.server.is_some() {
+            site.nats()?.signal(Signal::STOP)?;
+            tokio::time::sleep(AWAY).await;
+            site.nats()?.signal(Signal::CONT)?;
+        } else {
+            lock_file(&site.path("jobs.db"), AWAY).await?;
+        }
+    }
+    fs::write(&release, "")?;
+    site.drained("default", COMMAND_LIMIT).await?;
+    assert_eq!(site.ids("default", "completed").await?, ["long"], "{}", worker.stderr());
+    Ok(())
 }
