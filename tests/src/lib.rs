@@ -7,6 +7,7 @@ mod binary;
 pub mod chaos;
 mod collector;
 pub mod faults;
+mod file_lock;
 mod lines;
 mod nats_server;
 mod programs;
@@ -16,18 +17,11 @@ mod wait;
 
 pub use binary::{Finished, NaqBinary, NaqProcess};
 pub use collector::{Collector, Seen};
+pub use file_lock::lock_file;
 pub use lines::whole_lines;
 pub use nats_server::{NatsOptions, NatsServer, ServerVersion};
-pub use programs::{naq_program, nats_program, python_modules};
+pub use programs::{naq_program, nats_program, python_modules, temp_folder};
 pub use raw_nats::RawNats;
 pub use rustix::process::Signal;
 pub use terminal::Terminal;
 pub use wait::eventually;
-
-/// A folder for what a test leaves behind: removed when it is dropped, unless `NAQ_TEST_KEEP` is set.
-///
-/// # Errors
-/// If it cannot be created.
-pub fn temp_folder(prefix: &str) -> std::io::Result<tempfile::TempDir> {
-    tempfile::Builder::new().prefix(prefix).disable_cleanup(std::env::var_os("NAQ_TEST_KEEP").is_some()).tempdir()
-}

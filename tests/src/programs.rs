@@ -27,6 +27,14 @@ pub(crate) fn naq_variables() -> Vec<OsString> {
     std::env::vars_os().map(|(name, _)| name).filter(is_ours).collect()
 }
 
+/// A folder for what a test leaves behind: removed when it is dropped, unless `NAQ_TEST_KEEP` is set.
+///
+/// # Errors
+/// If it cannot be created.
+pub fn temp_folder(prefix: &str) -> std::io::Result<tempfile::TempDir> {
+    tempfile::Builder::new().prefix(prefix).disable_cleanup(variable("NAQ_TEST_KEEP").is_some()).tempdir()
+}
+
 fn root() -> Result<&'static Path> {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the tests have no parent folder")
 }

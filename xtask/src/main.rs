@@ -6,6 +6,7 @@
 
 mod advisories;
 mod bench;
+mod chaos;
 mod ci;
 mod features;
 mod process;
@@ -36,6 +37,8 @@ enum Task {
     Features,
     /// Measure naq against bare loops over the raw clients
     Bench(bench::Options),
+    /// Load a store while everything breaks at random, and judge what happened
+    Chaos(chaos::Options),
     /// Everything that has to hold before a change lands
     Ci,
 }
@@ -61,6 +64,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test(selection) => testing::run(&selection),
         Task::Tidy => tidy::run(),
         Task::Bench(options) => bench::run(&options),
+        Task::Chaos(options) => chaos::run(&options),
         Task::Features => features::run(),
         Task::Ci => ci::run(),
     }

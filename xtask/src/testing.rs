@@ -53,7 +53,7 @@ pub(crate) fn run(selection: &Selection) -> Result<()> {
 }
 
 /// Builds every test and the `naq` binary with the very features the runner asks for, so that nothing is built twice.
-fn build() -> Result<PathBuf> {
+pub(crate) fn build() -> Result<PathBuf> {
     run_command(&mut cargo(["build", "--workspace", "--all-features", "--bin", "naq", "--tests"]))?;
     Ok(target_directory()?.join("debug/naq"))
 }
@@ -64,7 +64,7 @@ pub(crate) fn target_directory() -> Result<PathBuf> {
     metadata["target_directory"].as_str().map(PathBuf::from).context("cargo metadata names no target directory")
 }
 
-fn set_environment(command: &mut Command, tools: &Tools, binary: &Path) {
+pub(crate) fn set_environment(command: &mut Command, tools: &Tools, binary: &Path) {
     command
         .env("NAQ_TEST_NATS_2_9", &tools.nats_2_9)
         .env("NAQ_TEST_NATS_2_15", &tools.nats_2_15)

@@ -36,5 +36,9 @@ async fn run() -> Result<Report> {
         folder: folder.canonicalize()?,
         programs: Programs { worker: sibling("test-worker"), producer: sibling("chaos-producer") },
     };
-    chaos.run().await
+    tokio::select! {
+        report = chaos.run() => report,
+        // Everything that was started ends with it, also what is stopped.
+        _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+    }
 }

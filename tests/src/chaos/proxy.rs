@@ -11,7 +11,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::JoinHandle,
+    task::JoinSet,
     time::sleep,
 };
 
@@ -39,7 +39,8 @@ pub enum Link {
 pub struct Proxy {
     address: SocketAddr,
     link: watch::Sender<Link>,
-    serving: JoinHandle<()>,
+    /// Ends with it.
+    _serving: JoinSet<()>,
 }
 
 impl Proxy {
@@ -51,8 +52,9 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (link, follower) = watch::channel(Link::Whole);
-        let serving = tokio::spawn(serve(listener, target, follower, StdRng::seed_from_u64(seed)));
-        Ok(Proxy { address, link, serving })
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, target, follower, StdRng::seed_from_u64(seed)));
+        Ok(Proxy { address, link, _serving: serving })
     }
 
     /// Where it listens.
@@ -66,14 +68,8 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
 async fn serve(listener: TcpListener, target: SocketAddr, link: watch::Receiver<Link>, mut dice: StdRng) {
-    let mut connections = tokio::task::JoinSet::new();
+    let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Ok((client, _)) = listener.accept() => {

@@ -15,9 +15,9 @@ use tokio::time::sleep;
 use crate::{NatsOptions, NatsServer, ServerVersion, nats_server::free_port};
 
 /// How long a job stays with a worker that is silent.
-pub const LEASE: Duration = Duration::from_secs(2);
+pub(super) const LEASE: Duration = Duration::from_secs(2);
 /// What an account may store while nothing is wrong, bytes.
-pub(super) const PLENTY: u64 = 64 << 30;
+pub(super) const PLENTY: u64 = 8 << 30;
 /// Servers of a cluster, and copies of each stream.
 const CLUSTER: usize = 3;
 

@@ -94,7 +94,14 @@ impl Watch<'_> {
             Ok(ResultState::Unfinished(view)) => Seen::Alive { status: view.status.to_string() },
             Err(error) if error.kind() == JobServiceErrorKind::NotFound => Seen::Nothing,
             Err(error) if error.kind() == JobServiceErrorKind::NoResultKept => {
-                Seen::Alive { status: self.jobs.status(&id).await?.status.to_string() }
+                let view = self.jobs.status(&id).await?;
+                let status = view.status.to_string();
+                if view.status.is_terminal() {
+                    let error_type = view.error.map(|error| error.error_type);
+                    Seen::Ended { status, attempt: view.attempt, run: None, error_type }
+                } else {
+                    Seen::Alive { status }
+                }
             }
             Err(error) => return Err(error).with_context(|| format!("cannot look at {id}")),
         })

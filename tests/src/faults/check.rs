@@ -4,6 +4,10 @@
 //! it ran or just after: then its lease or its settlement may have been lost. Without such a fault a second run of the same
 //! attempt is a broken promise. Two runs may never be awake at once, fault or not: the first has to notice that its lease
 //! is lost before another can have it.
+//!
+//! *What a store forgets.* A NATS server that is killed, or a copy that takes over, may not know what it delivered just before
+//! ([`Rules::memory`]): it delivers that again at once, whoever runs it. And it brings back what it had removed, so that a job of
+//! which nothing was kept may run again. Both are counted as forgotten, and broken promises without such a fault.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,6 +26,8 @@ pub struct Rules {
     /// What a loaded machine may add: between the end of a lease and the moment at which a handler has noticed it, between
     /// two processes that write about one thing.
     pub slack: Duration,
+    /// How long a store that is killed may not have noted yet to whom it gave a job; zero for one that notes it first.
+    pub memory: Duration,
     /// A job that so many workers died with may end as `worker_lost`.
     pub max_crashes: usize,
 }
@@ -186,8 +192,13 @@ impl Judge<'_> {
                 continue;
             };
             let until = run.start.min(before.until(self.lives) + reach);
-            if self.lives.suffered(before.pid, (before.start.saturating_sub(reach), until)) {
+            // It had the job first and was stopped at the last moment before it began; it noticed before it had done anything.
+            let woke_up_late = run.effect.is_none()
+                && self.lives.suffered(run.pid, (run.start.saturating_sub(self.rules.slack), run.start));
+            if woke_up_late || self.lives.suffered(before.pid, (before.start.saturating_sub(reach), until)) {
                 verdict.counts.run_again += 1;
+            } else if story.plan.keeps_no_result && self.lives.forgot((before.start, run.start)) {
+                verdict.counts.forgotten += 1;
             } else {
                 let text = format!("attempt {} ran as {} and as {}", run.attempt, before.name, run.name);
                 verdict.broken(Rule::RunAgain, id, text);
@@ -200,7 +211,16 @@ impl Judge<'_> {
         for (place, second) in story.runs.iter().enumerate() {
             for first in &story.runs[..place] {
                 let both = self.both_awake(first, second);
-                if both > self.rules.slack {
+                if both <= self.rules.slack {
+                    continue;
+                }
+                // Also just after: what it knows from before and what it gives anew can be of one job.
+                let just_before = first.start.saturating_sub(self.rules.memory);
+                if self.rules.memory > Duration::ZERO
+                    && self.lives.forgot((just_before, first.start + self.rules.memory))
+                {
+                    verdict.counts.forgotten += 1;
+                } else {
                     let text = format!("{} and {} ran at once for {both:.1?}", first.name, second.name);
                     verdict.broken(Rule::Overlap, id, text);
                 }

@@ -142,8 +142,10 @@ pub enum Scope {
     Frozen(u32),
     /// One process, which goes on: cut off, told to end, killed.
     Process(u32),
-    /// All: the store itself, its network, its disk, the clock.
+    /// All: the network, the disk, the clock.
     Everybody,
+    /// All, and the store may not know any more what it did last.
+    Store,
     /// Nobody: it must not show in any job.
     Nobody,
 }

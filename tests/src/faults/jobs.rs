@@ -72,10 +72,12 @@ impl Story {
         self.runs.iter().filter_map(|run| run.effect).min()
     }
 
-    /// From its first run to its last.
+    /// From its first run until the first of them completed, else to the end of the last: a run that slept through the
+    /// completion of another is none of the job any more.
     pub(super) fn lived(&self, lives: &Lives) -> Option<Span> {
         let first = self.runs.first()?.start;
-        Some((first, self.runs.iter().map(|run| run.until(lives)).max()?))
+        let completed = self.runs.iter().filter(|run| run.ended(Ending::Completed)).map(|run| run.until(lives)).min();
+        Some((first, completed.or_else(|| self.runs.iter().map(|run| run.until(lives)).max())?))
     }
 }
 

@@ -58,12 +58,18 @@ impl Lives {
         let fault = self.faults.values().any(|fault| {
             let met = match fault.scope {
                 Scope::Frozen(one) | Scope::Process(one) => one == process,
-                Scope::Everybody => true,
+                Scope::Everybody | Scope::Store => true,
                 Scope::Nobody => false,
             };
             met && fault.from <= until && fault.healed.is_none_or(|healed| healed >= from)
         });
         fault || self.death(process, from).is_some_and(|death| death <= until)
+    }
+
+    /// Whether the store may have forgotten something within this time.
+    pub(super) fn forgot(&self, (from, until): Span) -> bool {
+        let mut faults = self.faults.values().filter(|fault| fault.scope == Scope::Store);
+        faults.any(|fault| fault.from <= until && fault.healed.is_none_or(|healed| healed >= from))
     }
 
     /// How much of a time none of these processes was stopped.

@@ -91,6 +91,8 @@ pub struct Counts {
     pub runs: usize,
     /// Attempts that ran more than once, for a reason that the history shows.
     pub run_again: usize,
+    /// Runs of which a killed store did not know that there was one.
+    pub forgotten: usize,
     /// Jobs whose effect happened more than once.
     pub effect_again: usize,
     /// Faults.
@@ -131,6 +133,7 @@ impl Display for Verdict {
             ("unanswered, yet there", counts.unanswered_yet_there),
             ("runs", counts.runs),
             ("attempts run again, explained", counts.run_again),
+            ("runs that a killed store forgot", counts.forgotten),
             ("effects more than once", counts.effect_again),
             ("faults", counts.faults),
         ];

@@ -5,7 +5,12 @@ use std::time::Duration;
 use anyhow::Result;
 use naq_tests::faults::{Ending, Event, Line, Plan, Recorder, Rule, Rules, Scope, Seen, Verdict, check, read};
 
-const RULES: Rules = Rules { lease: Duration::from_secs(5), slack: Duration::from_secs(1), max_crashes: 3 };
+const RULES: Rules = Rules {
+    lease: Duration::from_secs(5),
+    slack: Duration::from_secs(1),
+    memory: Duration::from_secs(2),
+    max_crashes: 3,
+};
 const PRODUCER: u32 = 1;
 const WORKER: u32 = 2;
 const OTHER: u32 = 3;
@@ -198,6 +203,13 @@ fn runs_repeat_only_after_faults() {
     again(one().dies(1.6, WORKER)).holds();
     // A fault of another process, and one that was over long before or came long after, explain nothing.
     again(one().fault(1.2, 1, Scope::Process(OTHER)).healed(2.0, 1)).breaks(Rule::RunAgain);
+    // The second had it first, and slept; it noticed in time, or did not.
+    let slept = || {
+        let fake = Fake::default().fault(0.5, 1, Scope::Frozen(OTHER)).healed(20.0, 1).job(0.0, "a", plain());
+        fake.runs(6.0, WORKER, "a", "r1").completed(30.0, "a", "r1", 1).starts(20.0, OTHER, "a", "r2", 1)
+    };
+    slept().ends(20.1, OTHER, "r2", Ending::Stopped).holds();
+    slept().completes(20.1, OTHER, "r2").breaks(Rule::RunAgain);
     let late = one().fault(60.0, 1, Scope::Everybody).healed(61.0, 1).runs(80.0, OTHER, "a", "r2");
     late.completed(90.0, "a", "r1", 1).breaks(Rule::RunAgain);
 }
@@ -259,6 +271,28 @@ fn runs_that_overlap_are_found() {
     let stopped = Fake::default().fault(1.5, 1, Scope::Frozen(WORKER)).healed(10.0, 1);
     both(stopped).ends(10.2, WORKER, "r1", Ending::Stopped).holds();
     both(Fake::default().dies(1.5, WORKER)).holds();
+}
+
+#[test]
+fn a_killed_store_may_forget_what_it_did_last() {
+    let runs = |fault: f64, scope| {
+        let fake = Fake::default().fault(fault, 1, scope).healed(fault + 0.5, 1).job(0.0, "a", plain());
+        let both = fake.starts(1.0, WORKER, "a", "r1", 1).starts(4.0, OTHER, "a", "r2", 1);
+        both.completes(9.0, WORKER, "r1").ends(9.2, OTHER, "r2", Ending::Stopped).completed(12.0, "a", "r1", 1)
+    };
+    let verdict = runs(2.5, Scope::Store).holds();
+    assert_eq!(verdict.counts.forgotten, 1);
+    runs(2.5, Scope::Everybody).breaks(Rule::Overlap);
+    // By then the delivery was noted.
+    runs(3.5, Scope::Store).breaks(Rule::Overlap);
+    // Nothing tells that a job ran which keeps no result.
+    let again = |plan, scope| {
+        let fake = Fake::default().fault(40.0, 1, scope).healed(41.0, 1).job(0.0, "a", plan);
+        fake.runs(1.0, WORKER, "a", "r1").runs(42.0, OTHER, "a", "r2")
+    };
+    assert_eq!(again(unkept(), Scope::Store).looks(50.0, "a", Seen::Nothing).holds().counts.forgotten, 1);
+    again(unkept(), Scope::Everybody).looks(50.0, "a", Seen::Nothing).breaks(Rule::RunAgain);
+    again(plain(), Scope::Store).completed(50.0, "a", "r1", 1).breaks(Rule::RunAgain);
 }
 
 #[test]
