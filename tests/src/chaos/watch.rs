@@ -1,6 +1,11 @@
 //! The watch: looks at jobs while things break, and at all of them at the end.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{
+    fs::File,
+    io::{Read as _, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 use naq_models::{JobId, JobResult, QueueName, ScheduleId, schedule::ScheduleStatus};
@@ -9,7 +14,10 @@ use rand::{RngExt as _, rngs::StdRng};
 use tokio::time::{Instant, sleep};
 
 use super::chronicle::Chronicle;
-use crate::faults::{Event, Seen, read};
+use crate::{
+    faults::{Event, Line, Seen},
+    whole_lines,
+};
 
 /// Jobs looked at each time.
 const LOOKS: usize = 10;
@@ -17,20 +25,28 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct Watch<'a> {
-    pub(super) chronicle: &'a Chronicle,
-    pub(super) jobs: JobService,
-    pub(super) history: PathBuf,
-    pub(super) dice: StdRng,
+    chronicle: &'a Chronicle,
+    jobs: JobService,
+    history: PathBuf,
+    /// Bytes of the history that were read.
+    read: u64,
+    /// The jobs that somebody asked for in these.
+    known: Vec<String>,
+    dice: StdRng,
 }
 
-impl Watch<'_> {
+impl<'a> Watch<'a> {
+    pub(super) fn new(chronicle: &'a Chronicle, jobs: JobService, history: &Path, dice: StdRng) -> Self {
+        Watch { chronicle, jobs, history: history.to_owned(), read: 0, known: Vec::new(), dice }
+    }
+
     /// Looks at some jobs now and then; never ends but by an error of the harness.
     pub(super) async fn keep(&mut self) -> Result<()> {
         loop {
             sleep(PAUSE).await;
-            let known: Vec<String> = self.known()?.into_iter().collect();
-            for _ in 0..LOOKS.min(known.len()) {
-                let id = &known[self.dice.random_range(0..known.len())];
+            self.learn()?;
+            for _ in 0..LOOKS.min(self.known.len()) {
+                let id = &self.known[self.dice.random_range(0..self.known.len())];
                 // The store may be away at this moment.
                 if let Ok(seen) = self.look(id).await {
                     self.chronicle.looked(id, seen)?;
@@ -40,9 +56,10 @@ impl Watch<'_> {
     }
 
     /// Looks at every job that somebody asked for.
-    pub(super) async fn look_at_all(&self) -> Result<()> {
-        for id in self.known()? {
-            self.chronicle.looked(&id, self.look(&id).await?)?;
+    pub(super) async fn look_at_all(&mut self) -> Result<()> {
+        self.learn()?;
+        for id in &self.known {
+            self.chronicle.looked(id, self.look(id).await?)?;
         }
         Ok(())
     }
@@ -73,18 +90,24 @@ impl Watch<'_> {
         }
     }
 
-    fn known(&self) -> Result<BTreeSet<String>> {
-        let mut known = BTreeSet::new();
-        for line in read([&self.history])? {
-            match line.event {
-                Event::Enqueue { job, .. } => drop(known.insert(job)),
+    /// Reads what was written since the last time.
+    fn learn(&mut self) -> Result<()> {
+        let mut file = File::open(&self.history)?;
+        file.seek(SeekFrom::Start(self.read))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        for line in whole_lines(&text) {
+            self.read += line.len() as u64 + 1;
+            match serde_json::from_str::<Line>(line)?.event {
+                Event::Enqueue { job, .. } => self.known.push(job),
                 Event::Scheduled { schedule, first, period, count } => {
-                    known.extend((0..i64::from(count)).map(|number| format!("{schedule}_{}", first + number * period)));
+                    let due = (0..i64::from(count)).map(|number| first + number * period);
+                    self.known.extend(due.map(|due| format!("{schedule}_{due}")));
                 }
                 _ => {}
             }
         }
-        Ok(known)
+        Ok(())
     }
 
     async fn look(&self, id: &str) -> Result<Seen> {
