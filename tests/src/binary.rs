@@ -44,6 +44,13 @@ impl NaqBinary {
         self
     }
 
+    /// Sets some variables for every process started from now on.
+    #[must_use]
+    pub fn envs(mut self, variables: impl IntoIterator<Item = (String, String)>) -> NaqBinary {
+        self.env.extend(variables);
+        self
+    }
+
     /// Starts it, with an empty standard input.
     pub fn spawn<A: AsRef<OsStr>>(&self, args: &[A]) -> Result<NaqProcess> {
         self.spawn_with(args, Stdio::null())

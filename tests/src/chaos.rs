@@ -26,7 +26,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::faults::{Event, Rules, Verdict, check, read};
-use crate::{ServerVersion, eventually};
+use crate::{LEASE, ServerVersion, eventually};
 use chronicle::Chronicle;
 use crew::Crew;
 use storm::Storm;
@@ -44,6 +44,8 @@ const PRODUCERS: usize = 2;
 const PERIOD: Duration = Duration::from_millis(500);
 /// For a new store to be there.
 const OPENED: Duration = Duration::from_secs(60);
+/// For workers to have opened their queues.
+const OPENED_QUEUES: Duration = Duration::from_secs(3);
 /// For all to end once nothing is broken any more: clocks that were ahead, leases, retries, chains of dependants.
 const DRAINED: Duration = Duration::from_secs(180);
 /// What a loaded machine may add to a lease.
@@ -137,6 +139,8 @@ impl Chaos {
         chronicle.say("all is mended");
         crew.stop_producing().await?;
         let left = watch.drained(DRAINED, RUN_OF).await;
+        crew.deploy().await?;
+        sleep(OPENED_QUEUES).await;
         crew.dismiss().await?;
         watch.look_at_all().await?;
         if let Err(left) = left {
@@ -145,7 +149,7 @@ impl Chaos {
 
         let lines = read([&history])?;
         let memory = if self.store == Store::Sqlite { Duration::ZERO } else { MEMORY };
-        let rules = Rules { lease: stage::LEASE, slack: SLACK, memory, max_crashes: MAX_CRASHES };
+        let rules = Rules { lease: LEASE, slack: SLACK, memory, max_crashes: MAX_CRASHES };
         Ok(Report { verdict: check(&lines, &rules), recovery: Recovery::of(&lines), gave_up: crew.gave_up })
     }
 

@@ -5,6 +5,7 @@
 
 mod binary;
 pub mod chaos;
+mod clock_shift;
 mod collector;
 pub mod faults;
 mod file_lock;
@@ -12,10 +13,12 @@ mod lines;
 mod nats_server;
 mod programs;
 mod raw_nats;
+mod settings;
 mod terminal;
 mod wait;
 
 pub use binary::{Finished, NaqBinary, NaqProcess};
+pub use clock_shift::ClockShift;
 pub use collector::{Collector, Seen};
 pub use file_lock::lock_file;
 pub use lines::whole_lines;
@@ -23,5 +26,6 @@ pub use nats_server::{NatsOptions, NatsServer, ServerVersion};
 pub use programs::{naq_program, nats_program, python_modules, temp_folder};
 pub use raw_nats::RawNats;
 pub use rustix::process::Signal;
+pub use settings::{LEASE, short_times};
 pub use terminal::Terminal;
 pub use wait::eventually;

@@ -49,9 +49,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut failed = Vec::new();
     for store in stores {
         let place = folder.join(&store);
-        // An earlier history of the same seed would be judged with this one.
+        // An earlier history would be judged with this one, and what a user has there is not ours to remove.
         if place.exists() {
-            fs::remove_dir_all(&place).with_context(|| format!("cannot empty {}", place.display()))?;
+            bail!("{} is there already: remove it, or name another --folder", place.display());
         }
         fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
         println!("\n=== {store}, {} min, seed {seed}; {}", options.minutes, place.display());

@@ -64,11 +64,15 @@ impl Stored {
 
     fn claim(&self, lane: Lane) -> Claim {
         Claim {
-            lease: Lease { id: self.address.id.clone(), token: Arc::from("1"), duration: Duration::from_secs(3600) },
+            lease: Lease {
+                id: self.address.id.clone(),
+                token: Arc::from("1"),
+                since: Duration::ZERO,
+                duration: Duration::from_secs(3600),
+            },
             lane,
             address: self.address.clone(),
             body: self.body.clone(),
-            since: Duration::ZERO,
             doubtful: false,
         }
     }

@@ -83,7 +83,7 @@ async fn execute(shared: &Shared, held: &Arc<Held>) {
 }
 
 async fn steps(shared: &Shared, held: &Arc<Held>) -> Step<Ending> {
-    check_lease(shared, held)?;
+    check_lease(held)?;
     let job = decode(shared, held)?;
     check_cancelled(shared, held, &job)?;
     let (traces, _alone) = review(shared, held, &job).await?;
@@ -93,9 +93,8 @@ async fn steps(shared: &Shared, held: &Arc<Held>) -> Step<Ending> {
     ControlFlow::Continue(interpret(shared, held, run, said))
 }
 
-fn check_lease(shared: &Shared, held: &Held) -> Step<()> {
-    let now = BootTime::now();
-    if held.is_fenced(now) || shared.leases.is_second(held, now) {
+fn check_lease(held: &Held) -> Step<()> {
+    if held.is_fenced(BootTime::now()) {
         return ControlFlow::Break(Ending::Forget(Traces::default()));
     }
     ControlFlow::Continue(())
@@ -155,7 +154,7 @@ async fn review<'a>(shared: &'a Shared, held: &Arc<Held>, job: &Job) -> Step<(Tr
     if matches!(stands, Standing::Poison { .. }) {
         // A worker that lives and lost it, as the store was away, may be about to take its count back.
         sleep(SECOND_LOOK).await;
-        check_lease(shared, held)?;
+        check_lease(held)?;
         stands = patiently(shared, held, standing).await?;
     }
     let alone = match stands {
@@ -189,7 +188,7 @@ where
             break;
         }
         sleep(REVIEW_PAUSE).await;
-        check_lease(shared, held)?;
+        check_lease(held)?;
     }
     ControlFlow::Break(Ending::HandBack(Traces::default()))
 }

@@ -6,7 +6,7 @@
 //! last confirmed extension it is fenced. Reads no clock: time is an argument.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
@@ -169,34 +169,23 @@ impl Leases {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a claim is of a job that is here already: a server that was killed may not know to whom it gave a job just before, and
-    /// give it again, to the same worker too. The run that there is settles it, and its extensions are those of both.
-    pub(crate) fn is_second(&self, held: &Held, now: BootTime) -> bool {
-        let is_first = |other: &Arc<Held>| {
-            other.ticket < held.ticket
-                && other.id() == held.id()
-                // What is claimed while it settles is its next run.
-                && matches!(other.phase(), Phase::Buffered | Phase::Running)
-                && !other.is_fenced(now)
-        };
-        held.claim.doubtful && self.table().values().any(is_first)
-    }
-
-    /// Takes over claims that were handed out at `now`.
+    /// Takes over claims that were handed out at `now`. Those of jobs that are here already are lost from the beginning.
     pub(crate) fn insert(&self, claims: Vec<Claim>, now: BootTime) -> Vec<Arc<Held>> {
         let first = self.next_ticket.fetch_add(claims.len() as u64, Ordering::Relaxed);
         let mut table = self.table();
+        let known = known(&table, &claims, now);
         (first..)
             .zip(claims)
-            .map(|(ticket, claim)| {
-                let since = BootTime::from(claim.since).min(now);
+            .zip(known)
+            .map(|((ticket, claim), is_known)| {
+                let since = BootTime::from(claim.lease.since).min(now);
                 let held = Arc::new(Held {
                     ticket,
                     claim,
                     claimed: now,
                     confirmed: AtomicU64::new(since.nanos()),
                     phase: AtomicU8::new(Phase::Buffered as u8),
-                    lost: AtomicBool::new(false),
+                    lost: AtomicBool::new(is_known),
                     stop: AtomicU8::new(0),
                     run: OnceLock::new(),
                 });
@@ -280,6 +269,18 @@ impl Leases {
     }
 }
 
+/// Which claims are of jobs that are here already: a server that was killed may not know to whom it gave a job just before, and
+/// give it again, to the same worker too. The run that there is settles it, and its extensions are those of both.
+fn known(table: &HashMap<u64, Arc<Held>>, claims: &[Claim], now: BootTime) -> Vec<bool> {
+    if !claims.iter().any(|claim| claim.doubtful) {
+        return vec![false; claims.len()];
+    }
+    // What is claimed while it settles is its next run.
+    let is_here = |held: &&Arc<Held>| matches!(held.phase(), Phase::Buffered | Phase::Running) && !held.is_fenced(now);
+    let mut here: HashSet<&JobId> = table.values().filter(is_here).map(|held| held.id()).collect();
+    claims.iter().map(|claim| claim.doubtful && !here.insert(&claim.lease.id)).collect()
+}
+
 /// Answers for [`Leases`] who runs a job.
 #[derive(Debug)]
 pub(crate) struct RunningHere {
@@ -315,11 +316,10 @@ pub(crate) mod tests {
     pub(crate) fn claim(name: &str, lane: Lane) -> Claim {
         let id = JobId::new(name).unwrap();
         Claim {
-            lease: Lease { id: id.clone(), token: Arc::from("t"), duration: LEASE },
+            lease: Lease { id: id.clone(), token: Arc::from("t"), since: Duration::MAX, duration: LEASE },
             lane,
             address: Address { id, queue: QueueName::default(), priority: lane.priority, stored_at: Timestamp::EPOCH },
             body: Bytes::from_static(b"{}"),
-            since: Duration::MAX,
             doubtful: false,
         }
     }
@@ -349,20 +349,28 @@ pub(crate) mod tests {
     fn a_job_that_is_here_is_not_taken_again_unless_its_lease_is_lost() {
         let leases = Leases::default();
         let again = |doubtful| Claim { doubtful, ..claim("a", lane()) };
-        let first = leases.insert(vec![again(true)], at(100)).remove(0);
-        let other = leases.insert(vec![Claim { doubtful: true, ..claim("b", lane()) }], at(100)).remove(0);
-        let second = leases.insert(vec![again(true)], at(101)).remove(0);
-        assert!(leases.is_second(&second, at(101)) && !leases.is_second(&first, at(101)));
-        assert!(!leases.is_second(&other, at(101)));
-        assert!(!leases.is_second(&second, at(130)), "the first one's lease is lost");
-        assert!(first.advance(Phase::Buffered, Phase::Settling));
-        assert!(!leases.is_second(&second, at(101)), "what is claimed while it settles is its next run");
+        let insert = |claim, now| leases.insert(vec![claim], now).remove(0);
+        let first = insert(again(true), at(100));
+        let other = insert(Claim { doubtful: true, ..claim("b", lane()) }, at(100));
+        let second = insert(again(true), at(101));
+        assert!(second.is_fenced(at(101)) && !first.is_fenced(at(101)));
+        assert!(!other.is_fenced(at(101)));
+        let third = insert(again(true), at(130));
+        assert!(!third.is_fenced(at(130)), "the first one's lease is lost");
+        assert!(third.advance(Phase::Buffered, Phase::Settling));
+        let next = insert(again(true), at(131));
+        assert!(!next.is_fenced(at(131)), "what is claimed while it settles is its next run");
+        let both = leases.insert(vec![again(true), again(true)], at(200));
+        assert_eq!(both.iter().map(|held| held.is_fenced(at(200))).collect::<Vec<_>>(), [false, true]);
     }
 
     #[test]
     fn what_took_long_to_arrive_is_not_fresh() {
         let leases = Leases::default();
-        let claimed = |since| Claim { since, ..claim("a", lane()) };
+        let claimed = |since| {
+            let claim = claim("a", lane());
+            Claim { lease: Lease { since, ..claim.lease }, ..claim }
+        };
         let claims = vec![claimed(Duration::from_secs(70)), claimed(Duration::from_secs(95)), claimed(Duration::MAX)];
         let held = leases.insert(claims, at(100));
         assert_eq!(held.iter().map(|held| held.is_fenced(at(100))).collect::<Vec<_>>(), [true, false, false]);

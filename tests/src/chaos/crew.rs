@@ -11,9 +11,9 @@ use tokio::time::sleep;
 use super::{
     chronicle::Chronicle,
     proxy::{Link, Proxy},
-    stage::{LEASE, Stage},
+    stage::Stage,
 };
-use crate::{NaqBinary, NaqProcess, Signal, faults::Scope};
+use crate::{LEASE, NaqBinary, NaqProcess, Signal, faults::Scope};
 
 /// From being told to end until the end.
 const ENDED: Duration = Duration::from_secs(60);
@@ -63,19 +63,6 @@ pub(super) struct Crew<'a> {
     pub(super) gave_up: usize,
 }
 
-/// What is done to one process.
-#[derive(Debug, Clone, Copy)]
-enum Deed {
-    Kill,
-    KillLeader,
-    KillAll,
-    Stop(Duration),
-    StopLeader(Duration),
-    Replace,
-    Link(&'static str, Link, Duration),
-    Clock(i64),
-}
-
 impl<'a> Crew<'a> {
     pub(super) async fn start(
         chronicle: &'a Chronicle,
@@ -107,9 +94,7 @@ impl<'a> Crew<'a> {
             };
             let home = folder.join(format!("{role:?}-{number}").to_lowercase());
             std::fs::create_dir_all(&home)?;
-            let variables = stage.env(&addresses).into_iter().chain(stage.clock());
-            let binary =
-                variables.fold(NaqBinary::at(program.clone(), &home), |binary, (name, value)| binary.env(&name, value));
+            let binary = NaqBinary::at(program.clone(), &home).envs(stage.env(&addresses)).envs(stage.clock.env());
             let process = crew.spawn(role, number, &binary)?;
             crew.members.push(Member { role, number, binary, links, process });
         }
@@ -127,14 +112,12 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Starts another process in a place whose process is gone.
-    fn replace_dead(&mut self, place: usize) -> Result<()> {
-        let (role, number, binary) = {
-            let member = &self.members[place];
-            (member.role, member.number, member.binary.clone())
-        };
-        self.members[place].process = self.spawn(role, number, &binary)?;
-        Ok(())
+    /// Starts another process in a place; the one that was there.
+    fn take_over(&mut self, place: usize) -> Result<NaqProcess> {
+        let Member { role, number, ref binary, .. } = self.members[place];
+        let binary = binary.clone();
+        let new = self.spawn(role, number, &binary)?;
+        Ok(std::mem::replace(&mut self.members[place].process, new))
     }
 
     /// Whoever has ended without being told to is replaced.
@@ -147,7 +130,7 @@ impl<'a> Crew<'a> {
                 let last = words.lines().rev().take(3).collect::<Vec<_>>().join(" | ");
                 self.chronicle.say(&format!("gave up: {last}"));
                 self.gave_up += 1;
-                self.replace_dead(place)?;
+                self.take_over(place)?;
             }
         }
         Ok(())
@@ -158,33 +141,27 @@ impl<'a> Crew<'a> {
         self.revive()?;
         let nap = LEASE.mul_f64(self.dice.random_range(0.1..0.8));
         let sleep = LEASE.mul_f64(self.dice.random_range(1.2..3.0));
-        let deed = match self.dice.random_range(0..100) {
-            0..16 => Deed::Kill,
-            16..26 => Deed::KillLeader,
-            26..30 => Deed::KillAll,
-            30..38 => Deed::Stop(nap),
-            38..48 => Deed::Stop(sleep),
-            48..56 => Deed::StopLeader(sleep),
-            56..68 => Deed::Replace,
-            68..74 => Deed::Clock(self.dice.random_range(-20..20)),
-            _ if self.stage.addresses.is_empty() => Deed::Kill,
-            74..82 => Deed::Link("a link is cut for a moment", Link::Cut, nap),
-            82..90 => Deed::Link("a link is cut", Link::Cut, sleep),
-            90..95 => {
-                Deed::Link("a link is slow", Link::Slow(Duration::from_millis(self.dice.random_range(5..200))), sleep)
-            }
-            _ => Deed::Link("a link loses much", Link::Lossy(self.dice.random_range(0.05..0.4)), sleep),
-        };
         let place = self.dice.random_range(0..self.members.len());
-        match deed {
-            Deed::Kill => self.kill(vec![place], "").await,
-            Deed::KillLeader => self.kill(vec![self.leader()], " that leads").await,
-            Deed::KillAll => self.kill((0..self.members.len()).collect(), ": all at once").await,
-            Deed::Stop(time) => self.stop(place, time, "").await,
-            Deed::StopLeader(time) => self.stop(self.leader(), time, " that leads").await,
-            Deed::Replace => self.replace(place).await,
-            Deed::Link(name, link, time) => self.spoil(place, name, link, time).await,
-            Deed::Clock(seconds) => self.shift(seconds, sleep).await,
+        match self.dice.random_range(0..100) {
+            0..16 => self.kill(&[place], "").await,
+            16..26 => self.kill(&[self.leader()], " that leads").await,
+            26..30 => self.kill(&(0..self.members.len()).collect::<Vec<_>>(), ": all at once").await,
+            30..38 => self.stop(place, nap, "").await,
+            38..48 => self.stop(place, sleep, "").await,
+            48..56 => self.stop(self.leader(), sleep, " that leads").await,
+            56..68 => self.replace(place).await,
+            68..74 => self.shift(sleep).await,
+            _ if self.stage.addresses.is_empty() => self.kill(&[place], "").await,
+            74..82 => self.spoil(place, "a link is cut for a moment", Link::Cut, nap).await,
+            82..90 => self.spoil(place, "a link is cut", Link::Cut, sleep).await,
+            90..95 => {
+                let delay = Duration::from_millis(self.dice.random_range(5..200));
+                self.spoil(place, "a link is slow", Link::Slow(delay), sleep).await
+            }
+            _ => {
+                let link = Link::Lossy(self.dice.random_range(0.05..0.4));
+                self.spoil(place, "a link loses much", link, sleep).await
+            }
         }
     }
 
@@ -206,23 +183,23 @@ impl<'a> Crew<'a> {
         }
     }
 
-    async fn kill(&mut self, places: Vec<usize>, which: &str) -> Result<()> {
+    async fn kill(&mut self, places: &[usize], which: &str) -> Result<()> {
         let mut faults = Vec::new();
-        for &place in &places {
+        for &place in places {
             let name = format!("kill -9 of a {}{which}", self.what(place));
             faults.push(self.chronicle.fault(&name, Scope::Process(self.members[place].process.pid()))?);
         }
-        for &place in &places {
+        for &place in places {
             self.members[place].process.signal(Signal::KILL).ok();
         }
-        for &place in &places {
+        for &place in places {
             let process = &mut self.members[place].process;
             process.ended().await?;
             self.chronicle.died(process.pid())?;
         }
         sleep(Duration::from_millis(self.dice.random_range(0..1_500))).await;
         for (&place, fault) in places.iter().zip(faults) {
-            self.replace_dead(place)?;
+            self.take_over(place)?;
             self.chronicle.healed(fault)?;
         }
         Ok(())
@@ -244,12 +221,7 @@ impl<'a> Crew<'a> {
         let old_pid = self.members[place].process.pid();
         let name = format!("a {} is replaced", self.what(place));
         let fault = self.chronicle.fault(&name, Scope::Process(old_pid))?;
-        let (role, number, binary) = {
-            let member = &self.members[place];
-            (member.role, member.number, member.binary.clone())
-        };
-        let new = self.spawn(role, number, &binary)?;
-        let mut old = std::mem::replace(&mut self.members[place].process, new);
+        let mut old = self.take_over(place)?;
         sleep(Duration::from_millis(300)).await;
         end(&mut old).await?;
         self.chronicle.died(old_pid)?;
@@ -265,11 +237,12 @@ impl<'a> Crew<'a> {
         self.chronicle.healed(fault)
     }
 
-    async fn shift(&mut self, seconds: i64, time: Duration) -> Result<()> {
+    async fn shift(&mut self, time: Duration) -> Result<()> {
+        let seconds = self.dice.random_range(-20..20);
         let fault = self.chronicle.fault("the wall clocks jump, and back", Scope::Everybody)?;
-        self.stage.shift_clock(seconds)?;
+        self.stage.clock.set(seconds)?;
         sleep(time).await;
-        self.stage.shift_clock(0)?;
+        self.stage.clock.set(0)?;
         self.chronicle.healed(fault)
     }
 
@@ -279,6 +252,15 @@ impl<'a> Crew<'a> {
         while let Some(place) = self.members.iter().position(|member| member.role == Role::Producer) {
             let mut member = self.members.remove(place);
             end(&mut member.process).await?;
+        }
+        Ok(())
+    }
+
+    /// New workers in place of all: whoever opens a queue removes what a killed server of 2.9 has brought back of jobs that were
+    /// acknowledged, which it lists as pending and never delivers.
+    pub(super) async fn deploy(&mut self) -> Result<()> {
+        for place in 0..self.members.len() {
+            self.replace(place).await?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! Invariant: what a job shall do is in the history before the store hears of it. A producer that gets no answer asks again
 //! with the same id, as a user would; only of a job that keeps no result nobody could tell that it had run already.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use naq_services::{CancellationToken, JobService, NewJob};
@@ -150,7 +150,7 @@ pub async fn produce(loads: Vec<Load>, jobs: JobService, stop: CancellationToken
     let mut tasks = tokio::task::JoinSet::new();
     for load in loads {
         let (jobs, stop) = (jobs.clone(), stop.clone());
-        let recorder = Arc::new(Recorder::open(&load.history)?);
+        let recorder = Recorder::open(&load.history)?;
         tasks.spawn(async move { load.run(&jobs, &recorder, &stop).await });
     }
     while let Some(task) = tasks.join_next().await {

@@ -73,10 +73,8 @@ async fn serve(listener: TcpListener, target: SocketAddr, link: watch::Receiver<
     loop {
         tokio::select! {
             Ok((client, _)) = listener.accept() => {
-                let way = || Way { link: link.clone(), dice: StdRng::seed_from_u64(0) };
-                let (mut there, mut back) = (way(), way());
-                (there.dice, back.dice) = (StdRng::seed_from_u64(dice.random()), StdRng::seed_from_u64(dice.random()));
-                connections.spawn(connect(client, target, there, back));
+                let mut way = || Way { link: link.clone(), dice: StdRng::seed_from_u64(dice.random()) };
+                connections.spawn(connect(client, target, way(), way()));
             }
             Some(_) = connections.join_next() => {}
         }

@@ -1,21 +1,19 @@
 //! The stage: a store of one kind, its servers, and what every process has to know to use it.
 
 use std::{
-    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::Command,
     str::FromStr,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
-use tokio::time::sleep;
+use anyhow::{Context as _, Result};
+use serde_json::Value;
 
-use crate::{NatsOptions, NatsServer, ServerVersion, nats_server::free_port};
+use crate::{
+    ClockShift, NatsOptions, NatsServer, RawNats, ServerVersion, eventually, nats_server::free_port, short_times,
+};
 
-/// How long a job stays with a worker that is silent.
-pub(super) const LEASE: Duration = Duration::from_secs(2);
 /// What an account may store while nothing is wrong, bytes.
 pub(super) const PLENTY: u64 = 8 << 30;
 /// Servers of a cluster, and copies of each stream.
@@ -60,19 +58,13 @@ impl FromStr for Store {
 pub(super) struct Stage {
     /// Where servers listen; empty for a file.
     pub(super) addresses: Vec<SocketAddr>,
-    folder: PathBuf,
-    shift: PathBuf,
-    library: PathBuf,
+    pub(super) clock: ClockShift,
+    pub(super) database: PathBuf,
 }
 
 impl Stage {
     /// The stage, and the servers, which whoever breaks them owns.
     pub(super) async fn start(store: Store, folder: &Path) -> Result<(Stage, Vec<NatsServer>)> {
-        let (shift, library) = (folder.join("clock_shift"), folder.join("clock_shift.so"));
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/system/clock_shift.c");
-        // The compiler that has built SQLite for these tests.
-        let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).status()?;
-        ensure!(built.success(), "cc: {built}");
         let servers = match store {
             Store::Sqlite => Vec::new(),
             Store::Nats(version) => {
@@ -82,50 +74,21 @@ impl Stage {
             Store::Cluster(version) => cluster(version).await?,
         };
         let addresses = servers.iter().map(NatsServer::address).collect();
-        let stage = Stage { addresses, folder: folder.to_owned(), shift, library };
-        stage.shift_clock(0)?;
+        let stage = Stage { addresses, clock: ClockShift::prepare(folder)?, database: folder.join("jobs.db") };
         Ok((stage, servers))
-    }
-
-    pub(super) fn database(&self) -> PathBuf {
-        self.folder.join("jobs.db")
     }
 
     /// The variables of a process that reaches servers at these addresses.
     pub(super) fn env(&self, addresses: &[SocketAddr]) -> Vec<(String, String)> {
         let url = if addresses.is_empty() {
-            format!("sqlite://{}", self.database().display())
+            format!("sqlite://{}", self.database.display())
         } else {
             addresses.iter().map(|address| format!("nats://{address}")).collect::<Vec<_>>().join(",")
         };
         let copies = self.addresses.len().max(1).to_string();
-        let variables = [
-            ("NAQ_URL", url),
-            ("NAQ_NATS__REPLICAS", copies.clone()),
-            ("NAQ_EVENTS__STREAM__REPLICAS", copies),
-            ("NAQ_QUEUES__ACK_WAIT", format!("{}s", LEASE.as_secs())),
-            ("NAQ_SCHEDULER__LOCK_TTL", "2s".to_owned()),
-            ("NAQ_SCHEDULER__LOCK_RENEW_INTERVAL", "500ms".to_owned()),
-            ("NAQ_WORKERS__HEARTBEAT_INTERVAL", "500ms".to_owned()),
-            ("NAQ_WORKERS__TTL", "2s".to_owned()),
-            ("NAQ_RESULTS__CLEANUP_INTERVAL", "1s".to_owned()),
-            ("NAQ_NATS__RECONNECT_TIME_WAIT", "100ms".to_owned()),
-        ];
-        variables.map(|(name, value)| (name.to_owned(), value)).into()
-    }
-
-    /// What lets a process see the shifted clock.
-    pub(super) fn clock(&self) -> [(String, String); 2] {
-        let text = |path: &Path| path.display().to_string();
-        [("LD_PRELOAD".to_owned(), text(&self.library)), ("NAQ_TEST_CLOCK_SHIFT".to_owned(), text(&self.shift))]
-    }
-
-    /// From now on the wall clock of every process is so many seconds off.
-    pub(super) fn shift_clock(&self, seconds: i64) -> Result<()> {
-        // In one step, because a process may look at any moment.
-        let new = self.shift.with_extension("new");
-        fs::write(&new, seconds.to_string())?;
-        Ok(fs::rename(&new, &self.shift)?)
+        let store =
+            [("NAQ_URL", url), ("NAQ_NATS__REPLICAS", copies.clone()), ("NAQ_EVENTS__STREAM__REPLICAS", copies)];
+        store.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(short_times()).collect()
     }
 }
 
@@ -155,20 +118,20 @@ async fn cluster(version: ServerVersion) -> Result<Vec<NatsServer>> {
 
 /// Returns once a cluster has a leader that answers.
 pub(super) async fn healthy(servers: &[NatsServer], limit: Duration) -> Result<()> {
-    let until = tokio::time::Instant::now() + limit;
-    while tokio::time::Instant::now() < until {
+    let answers = async |server: &NatsServer| {
+        let info = async {
+            let mut raw = RawNats::connect(server.address()).await?;
+            raw.request_json("$JS.API.INFO", &Value::Null).await
+        };
+        matches!(tokio::time::timeout(Duration::from_secs(1), info).await, Ok(Ok(_)))
+    };
+    let one = eventually(limit, "a server that has a leader", async || {
         for server in servers {
-            let info = async {
-                let mut raw = crate::RawNats::connect(server.address()).await?;
-                raw.request_json("$JS.API.INFO", &serde_json::Value::Null).await
-            };
-            if let Ok(Ok(info)) = tokio::time::timeout(Duration::from_secs(1), info).await
-                && info["error"].is_null()
-            {
-                return Ok(());
+            if answers(server).await {
+                return Some(());
             }
         }
-        sleep(Duration::from_millis(100)).await;
-    }
-    bail!("the cluster has no leader within {limit:?}\n{}", servers[0].log())
+        None
+    });
+    one.await.with_context(|| servers[0].log())
 }

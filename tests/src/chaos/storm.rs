@@ -9,9 +9,9 @@ use tokio::time::sleep;
 
 use super::{
     chronicle::Chronicle,
-    stage::{LEASE, PLENTY, Stage, healthy, limited},
+    stage::{PLENTY, Stage, healthy, limited},
 };
-use crate::{NatsServer, RawNats, Signal, faults::Scope, lock_file};
+use crate::{LEASE, NatsServer, RawNats, Signal, faults::Scope, lock_file};
 
 /// For a cluster to have a leader again.
 const HEALTHY: Duration = Duration::from_secs(60);
@@ -47,17 +47,13 @@ impl Storm<'_> {
             },
             _ => match roll {
                 0..30 => self.kill(any, time, "kill -9 of a server of three").await,
-                30..50 => match self.leader(&format!("STREAM.INFO.{QUEUE_STREAM}"), "/cluster/leader").await {
-                    Some(place) => self.kill(place, time, "kill -9 of the server that leads the queue's stream").await,
-                    None => Ok(()),
-                },
+                30..50 => {
+                    let of = format!("STREAM.INFO.{QUEUE_STREAM}");
+                    self.kill_leader("the queue's stream", &of, "/cluster/leader", time).await
+                }
                 50..65 => {
-                    match self.leader(&format!("CONSUMER.LIST.{QUEUE_STREAM}"), "/consumers/0/cluster/leader").await {
-                        Some(place) => {
-                            self.kill(place, time, "kill -9 of the server that leads the queue's consumer").await
-                        }
-                        None => Ok(()),
-                    }
+                    let of = format!("CONSUMER.LIST.{QUEUE_STREAM}");
+                    self.kill_leader("the queue's consumer", &of, "/consumers/0/cluster/leader", time).await
                 }
                 65..80 => self.stutter(any, time, "a server of three is silent").await,
                 80..90 => self.roll().await,
@@ -75,6 +71,14 @@ impl Storm<'_> {
         let answer = answer.await.ok()?;
         let name = answer.pointer(pointer)?.as_str()?;
         self.servers.iter().position(|server| server.name() == name)
+    }
+
+    /// Nothing if nobody can be asked who it is.
+    async fn kill_leader(&mut self, what: &str, subject: &str, pointer: &str, time: Duration) -> Result<()> {
+        match self.leader(subject, pointer).await {
+            Some(place) => self.kill(place, time, &format!("kill -9 of the server that leads {what}")).await,
+            None => Ok(()),
+        }
     }
 
     async fn kill(&mut self, place: usize, time: Duration, name: &str) -> Result<()> {
@@ -134,7 +138,7 @@ impl Storm<'_> {
 
     async fn lock(&mut self, time: Duration) -> Result<()> {
         let fault = self.chronicle.fault("another program locks the file", Scope::Everybody)?;
-        lock_file(&self.stage.database(), time).await?;
+        lock_file(&self.stage.database, time).await?;
         self.chronicle.healed(fault)
     }
 }

@@ -24,6 +24,13 @@ struct Fault {
     healed: Option<Duration>,
 }
 
+impl Fault {
+    /// Whether it was there at some moment of this time.
+    fn meets(&self, (from, until): Span) -> bool {
+        self.from <= until && self.healed.is_none_or(|healed| healed >= from)
+    }
+}
+
 impl Lives {
     pub(super) fn of(lines: &[Line]) -> Lives {
         let mut lives = Lives { end: lines.last().map_or(Duration::ZERO, |line| line.at), ..Lives::default() };
@@ -61,15 +68,14 @@ impl Lives {
                 Scope::Everybody | Scope::Store => true,
                 Scope::Nobody => false,
             };
-            met && fault.from <= until && fault.healed.is_none_or(|healed| healed >= from)
+            met && fault.meets((from, until))
         });
         fault || self.death(process, from).is_some_and(|death| death <= until)
     }
 
     /// Whether the store may have forgotten something within this time.
-    pub(super) fn forgot(&self, (from, until): Span) -> bool {
-        let mut faults = self.faults.values().filter(|fault| fault.scope == Scope::Store);
-        faults.any(|fault| fault.from <= until && fault.healed.is_none_or(|healed| healed >= from))
+    pub(super) fn forgot(&self, span: Span) -> bool {
+        self.faults.values().any(|fault| fault.scope == Scope::Store && fault.meets(span))
     }
 
     /// How much of a time none of these processes was stopped.

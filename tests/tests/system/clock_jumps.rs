@@ -1,12 +1,11 @@
 //! The wall clock of a host jumps by hours, forth and back, while jobs run and wait.
 //!
-//! The clock is shifted for every naq process, by a small library that is loaded before the C library. Time since boot goes
-//! on as it does, and a server keeps its own clock.
+//! The clock is shifted for every naq process; a server keeps its own.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use naq_tests::{NaqProcess, Signal};
+use anyhow::Result;
+use naq_tests::{ClockShift, NaqProcess, Signal};
 use serde_json::json;
 
 use crate::{
@@ -21,31 +20,14 @@ const HOURS: i64 = 5 * 3600;
 const LONG: Duration = Duration::from_secs(9);
 const STEP: Duration = Duration::from_secs(2);
 
-/// Every process that is started from now on has a clock that follows the file.
-fn shiftable(site: &mut Site) -> Result<PathBuf> {
-    let (library, shift) = (site.path("clock_shift.so"), site.path("clock_shift"));
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/system/clock_shift.c");
-    // The compiler that has built SQLite for these tests.
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).status()?;
-    ensure!(built.success(), "cc: {built}");
-    set(&shift, 0)?;
-    site.set("LD_PRELOAD", library.display());
-    site.set("NAQ_TEST_CLOCK_SHIFT", shift.display());
-    Ok(shift)
-}
-
-fn set(shift: &PathBuf, seconds: i64) -> Result<()> {
-    // In one step, because a process may look at any moment.
-    let new = shift.with_extension("new");
-    fs::write(&new, seconds.to_string())?;
-    Ok(fs::rename(&new, shift)?)
-}
-
 async fn no_jump_of_the_clock_runs_a_job_twice_or_early(backend: Backend) -> Result<()> {
     assert!(LONG > LEASE * 4);
     let mut site = Site::start(backend).await?;
     let on_a_server = site.server.is_some();
-    let shift = shiftable(&mut site)?;
+    let clock = ClockShift::prepare(site.dir())?;
+    for (name, value) in clock.env() {
+        site.set(&name, value);
+    }
     let log = RunLog::at(site.path("runs"));
     let args = json!({"file": log.path()});
     let workers = [site.worker("one", &[]).await?, site.worker("two", &[]).await?];
@@ -60,7 +42,7 @@ async fn no_jump_of_the_clock_runs_a_job_twice_or_early(backend: Backend) -> Res
     }
     for jump in [HOURS, -HOURS] {
         tokio::time::sleep(STEP / 2).await;
-        set(&shift, jump)?;
+        clock.set(jump)?;
         // A command sees the new time too, and means by a delay what the store means.
         let id = format!("after-{jump}");
         let before = std::time::Instant::now();
@@ -72,7 +54,7 @@ async fn no_jump_of_the_clock_runs_a_job_twice_or_early(backend: Backend) -> Res
             assert!(!ran || begun.elapsed() >= delay, "it ran after {:?}", begun.elapsed());
         }
     }
-    set(&shift, 0)?;
+    clock.set(0)?;
     log.wait("end", if on_a_server { 4 + 16 } else { 4 }, None, COMMAND_LIMIT).await?;
     site.drained("default", COMMAND_LIMIT).await?;
     let counts = log.counts("end")?;

@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use naq::Timestamp;
+pub(crate) use naq_tests::LEASE;
 use naq_tests::{Finished, NaqBinary, NaqProcess, NatsOptions, NatsServer, RawNats, ServerVersion, eventually};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -19,8 +20,6 @@ use tempfile::TempDir;
 pub(crate) const COMMAND_LIMIT: Duration = Duration::from_secs(30);
 /// For a worker to say that it is ready, or to end.
 pub(crate) const WORKER_LIMIT: Duration = Duration::from_secs(30);
-/// The lease of all queues of a site.
-pub(crate) const LEASE: Duration = Duration::from_secs(2);
 
 /// The stores that every promise is tested on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +83,7 @@ impl Site {
             Backend::Sqlite => {
                 let dir = folder()?;
                 let url = format!("sqlite://{}", dir.path().join("jobs.db").display());
-                Ok(Site { server: None, url, env: short_times(), dir })
+                Ok(Site { server: None, url, env: naq_tests::short_times(), dir })
             }
             Backend::Nats(version) => Site::on_server(version, NatsOptions::default()).await,
         }
@@ -92,7 +91,7 @@ impl Site {
 
     pub(crate) async fn on_server(version: ServerVersion, options: NatsOptions) -> Result<Site> {
         let server = NatsServer::start_with(version, options).await?;
-        Ok(Site { url: server.url(), server: Some(server), env: short_times(), dir: folder()? })
+        Ok(Site { url: server.url(), server: Some(server), env: naq_tests::short_times(), dir: folder()? })
     }
 
     /// Another naq on the same store: own names on the server, own folder.
@@ -126,8 +125,7 @@ impl Site {
     }
 
     fn with_env(&self, program: NaqBinary) -> NaqBinary {
-        let program = program.env("NAQ_URL", &self.url);
-        self.env.iter().fold(program, |program, (name, value)| program.env(name, value))
+        program.env("NAQ_URL", &self.url).envs(self.env.clone())
     }
 
     /// The stock binary.
@@ -264,19 +262,6 @@ impl Site {
 
 fn folder() -> Result<TempDir> {
     Ok(naq_tests::temp_folder("naq-site-")?)
-}
-
-fn short_times() -> Vec<(String, String)> {
-    let times = [
-        ("NAQ_QUEUES__ACK_WAIT", format!("{}s", LEASE.as_secs())),
-        ("NAQ_SCHEDULER__LOCK_TTL", "2s".to_owned()),
-        ("NAQ_SCHEDULER__LOCK_RENEW_INTERVAL", "500ms".to_owned()),
-        ("NAQ_WORKERS__HEARTBEAT_INTERVAL", "500ms".to_owned()),
-        ("NAQ_WORKERS__TTL", "2s".to_owned()),
-        ("NAQ_RESULTS__CLEANUP_INTERVAL", "1s".to_owned()),
-        ("NAQ_NATS__RECONNECT_TIME_WAIT", "100ms".to_owned()),
-    ];
-    times.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 /// An envelope with an id of the test's own.

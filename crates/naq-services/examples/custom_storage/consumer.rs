@@ -10,7 +10,7 @@ use bytes::Bytes;
 use naq_models::Timestamp;
 use naq_services::storage::{
     Bucket, Claim, Consumer, ConsumerEvent, ConsumerOptions, Demand, Heartbeat, Lane, Lease, LeaseState, Result,
-    RunningAt, uptime,
+    RunningAt,
 };
 use tokio::sync::watch;
 
@@ -47,7 +47,6 @@ impl MemoryConsumer {
                     lane,
                     address: job.entry.address.clone(),
                     body: job.entry.body.clone(),
-                    since: uptime(),
                     doubtful: job.suspect,
                 });
             }

@@ -14,7 +14,7 @@ use naq_models::{Address, JobId, JobStatus, Priority, QueueName, Timestamp, Uniq
 use naq_services::storage::{
     Action, Bucket, DeadLetter, Ended, Ending, Enqueued, EnqueuedAll, Entry, KvChange, KvEntry, Lease, LeaseState,
     Promoted, Promotion, Remains, Result, ResultRecord, RunningAt, ScheduledEntry, Settled, Settlement, StorageError,
-    StorageErrorKind, StoredResult,
+    StorageErrorKind, StoredResult, uptime,
 };
 use tokio::{
     sync::{broadcast, watch},
@@ -169,7 +169,7 @@ impl State {
         self.deadlines.insert((until, id.clone()));
         let job = self.jobs.get_mut(&id)?;
         job.claim = Some(Held { token: Arc::clone(&token), until, by });
-        Some((Lease { id, token, duration: lease }, job))
+        Some((Lease { id, token, since: uptime(), duration: lease }, job))
     }
 
     fn is_held(&self, lease: &Lease) -> bool {

@@ -142,8 +142,6 @@ pub struct Claim {
     pub address: Address,
     /// The encoded job.
     pub body: Bytes,
-    /// When its lease can have begun at the earliest, as [`uptime`](super::uptime): what took long to arrive is not fresh.
-    pub since: Duration,
     /// It may have been delivered before, or may have ended already: it must be reviewed before it starts.
     pub doubtful: bool,
 }
@@ -155,7 +153,9 @@ pub struct Lease {
     pub id: JobId,
     /// How the backend knows the claim again; opaque to everyone else.
     pub token: Arc<str>,
-    /// How long it lasts from each confirmed extension.
+    /// When it can have begun at the earliest, as [`uptime`](super::uptime): what took long to arrive is not fresh.
+    pub since: Duration,
+    /// How long it lasts, and from each confirmed extension on.
     pub duration: Duration,
 }
 

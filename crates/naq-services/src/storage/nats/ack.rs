@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use naq_models::JobId;
 
-use super::{Shared, lease::Token, names::Names};
+use super::{Shared, lease, names::Names};
 use crate::{
     connection::{Outgoing, RequestFailure},
     kv_stores::{self, KvStoreService},
@@ -36,7 +36,7 @@ impl Shared {
 
     /// Acknowledges, and returns when the server has confirmed.
     pub(super) async fn acknowledge_confirmed(&self, leases: &[&Lease]) -> Vec<Result<()>> {
-        let consumers: Vec<_> = leases.iter().map(|lease| Delivery::origin(Token::read(lease).reply)).collect();
+        let consumers: Vec<_> = leases.iter().map(|lease| Delivery::origin(&lease.token)).collect();
         let last: HashMap<_, usize> = consumers.iter().copied().zip(0..).collect();
         let (last, before): (Vec<usize>, Vec<usize>) = (0..leases.len()).partition(|at| last[&consumers[*at]] == *at);
         let of = |which: Vec<usize>| which.into_iter().map(|at| leases[at]).collect::<Vec<_>>();
@@ -67,7 +67,7 @@ impl Shared {
         if leases.is_empty() {
             return Ok(());
         }
-        let delivered = |lease: &Lease| Token::read(lease).delivery().map(|delivery| delivery.delivered);
+        let delivered = |lease: &Lease| Delivery::parse(&lease.token).map(|delivery| delivery.delivered);
         let deliveries: Vec<(&JobId, u64)> =
             leases.iter().filter_map(|lease| Some((&lease.id, delivered(lease)?))).collect();
         self.excuse(&deliveries).await;
@@ -107,7 +107,7 @@ impl Shared {
 }
 
 fn say(lease: &Lease, what: Bytes) -> Outgoing {
-    Outgoing { subject: Token::read(lease).reply.to_owned(), headers: None, payload: what }
+    Outgoing { subject: lease.token.to_string(), headers: None, payload: what }
 }
 
 /// The heartbeat: a connection that carries nothing else.
@@ -133,7 +133,7 @@ impl Beat {
             .iter()
             .map(|lease| {
                 let names = &self.shared.names;
-                let (queue, priority) = Token::read(lease).lane(names)?;
+                let (queue, priority) = lease::lane(lease, names)?;
                 Some((names.queue_stream(&queue), names.job(&queue, priority, &lease.id)))
             })
             .collect();

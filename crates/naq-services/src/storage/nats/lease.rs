@@ -18,47 +18,11 @@ use crate::{
     streams::Delivery,
 };
 
-/// Between the subject and the time of a token.
-const MARK: char = '@';
-
-/// What a lease's token says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Token<'a> {
-    /// Where to answer the delivery.
-    pub(super) reply: &'a str,
-    /// When it can have been delivered at the earliest, on the clock of [`uptime`].
-    since: Duration,
-}
-
-impl<'a> Token<'a> {
-    pub(super) fn write(reply: &str, since: Duration) -> Arc<str> {
-        let mut token = String::with_capacity(reply.len() + 16);
-        token.push_str(reply);
-        token.push(MARK);
-        token.push_str(&since.as_millis().to_string());
-        token.into()
-    }
-
-    /// Reads a token; one that is not ours is taken for a subject, and for lost.
-    pub(super) fn read(lease: &'a Lease) -> Self {
-        let parts = lease.token.rsplit_once(MARK);
-        let read = parts.and_then(|(reply, since)| Some((reply, since.parse().ok()?)));
-        match read {
-            Some((reply, since)) => Self { reply, since: Duration::from_millis(since) },
-            None => Self { reply: &lease.token, since: Duration::ZERO },
-        }
-    }
-
-    pub(super) fn delivery(self) -> Option<Delivery> {
-        Delivery::parse(self.reply)
-    }
-
-    /// The queue and priority that the delivery came from.
-    pub(super) fn lane(self, names: &Names) -> Option<(QueueName, Priority)> {
-        let (stream, consumer) = Delivery::origin(self.reply)?;
-        let priority = Priority::ALL.into_iter().find(|priority| Names::lane_consumer(*priority) == consumer)?;
-        Some((names.queue_of_stream(stream)?, priority))
-    }
+/// The queue and priority that a lease's delivery came from; its token is the subject that answers the delivery.
+pub(super) fn lane(lease: &Lease, names: &Names) -> Option<(QueueName, Priority)> {
+    let (stream, consumer) = Delivery::origin(&lease.token)?;
+    let priority = Priority::ALL.into_iter().find(|priority| Names::lane_consumer(*priority) == consumer)?;
+    Some((names.queue_of_stream(stream)?, priority))
 }
 
 /// When leases were last confirmed, by whichever heartbeat of this store.
@@ -81,7 +45,7 @@ impl Confirmations {
     /// Whether a lease is certain to be this worker's still.
     pub(super) fn holds(&self, lease: &Lease) -> bool {
         let confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = confirmed.get(&lease.token).map_or(Duration::ZERO, |(at, _)| *at).max(Token::read(lease).since);
+        let last = confirmed.get(&lease.token).map_or(Duration::ZERO, |(at, _)| *at).max(lease.since);
         uptime() < last + lease.duration
     }
 }
@@ -92,8 +56,8 @@ mod tests {
 
     use super::*;
 
-    fn lease(token: Arc<str>, duration: Duration) -> Lease {
-        Lease { id: JobId::new("x").unwrap(), token, duration }
+    fn lease(token: &str, since: Duration, duration: Duration) -> Lease {
+        Lease { id: JobId::new("x").unwrap(), token: token.into(), since, duration }
     }
 
     #[test]
@@ -102,11 +66,10 @@ mod tests {
         let confirmations = Confirmations::default();
         let (minute, now) = (Duration::from_secs(60), uptime());
         let reply = "$JS.ACK.naq_queue_mail.p2.2.30.40.1700000000123456789.5";
-        let fresh = lease(Token::write(reply, now), minute);
-        assert_eq!(Token::read(&fresh).reply, reply);
-        assert_eq!(Token::read(&fresh).lane(&names), Some((QueueName::new("mail").unwrap(), Priority::default())));
+        let fresh = lease(reply, now, minute);
+        assert_eq!(lane(&fresh, &names), Some((QueueName::new("mail").unwrap(), Priority::default())));
         assert!(confirmations.holds(&fresh));
-        let old = lease(Token::write(reply, Duration::ZERO), Duration::from_millis(1));
+        let old = lease("of another delivery", Duration::ZERO, Duration::from_millis(1));
         assert!(!confirmations.holds(&old));
         confirmations.confirm([&old].into_iter(), now + minute);
         assert!(confirmations.holds(&old));

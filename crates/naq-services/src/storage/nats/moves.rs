@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Shared,
-    lease::Token,
     names::{GENERATION, Names, RUN},
     results::{Written, stored_result},
 };
@@ -20,7 +19,7 @@ use crate::{
         Bucket, Claim, Ended, Ending, Enqueued, Entry, Result, Review, StorageError, StorageErrorKind,
         crash::crash_point,
     },
-    streams::{PublishFailure, StoredMessage},
+    streams::{Delivery, PublishFailure, StoredMessage},
 };
 
 const ATTEMPTS: usize = 4;
@@ -227,7 +226,7 @@ impl Shared {
     pub(super) async fn review(&self, claim: &Claim) -> Result<Review> {
         let id = &claim.address.id;
         let now = self.now("review").await?;
-        let delivered = Token::read(&claim.lease).delivery().map_or(1, |delivery| delivery.delivered);
+        let delivered = Delivery::parse(&claim.lease.token).map_or(1, |delivery| delivery.delivered);
         let control = self.names.bucket(Bucket::Control);
         let mut what = vec![
             (self.names.results_stream(), self.names.result(id)),

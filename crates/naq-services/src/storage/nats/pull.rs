@@ -20,7 +20,6 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 use super::{
     Shared,
-    lease::Token,
     names::{Names, REVIEW},
     running,
 };
@@ -330,11 +329,10 @@ impl Puller {
         let doubtful = delivery.delivered > 1 || delivery.stream_seq <= boundary || header(&message, REVIEW).is_some();
         let QueueOptions { name, lease, .. } = &self.options.queues[queue];
         Some(Claim {
-            lease: Lease { id: id.clone(), token: Token::write(reply, since), duration: *lease },
+            lease: Lease { id: id.clone(), token: Arc::from(reply), since, duration: *lease },
             lane: Lane { queue, priority },
             address: Address { id, queue: name.clone(), priority, stored_at: delivery.time },
             body: message.payload,
-            since,
             doubtful,
         })
     }

@@ -132,6 +132,7 @@ fn claim_lane(
          WHERE r.key BETWEEN ?1 AND ?2 ORDER BY r.key LIMIT ?3",
     )?;
     let mut found = select.query(params![first, end, i64::try_from(want).unwrap_or(i64::MAX), SEQ_MASK])?;
+    let since = Duration::from_millis(tx.now.boot.unsigned_abs());
     let mut last = None;
     let mut text = String::with_capacity(24);
     while let Some(row) = found.next()? {
@@ -140,11 +141,10 @@ fn claim_lane(
         text.clear();
         write!(text, "{}.{token}", row.get::<_, i64>(1)?).expect("writing to a String cannot fail");
         claims.push(Claim {
-            lease: Lease { id: id.clone(), token: Arc::from(text.as_str()), duration: queue.lease },
+            lease: Lease { id: id.clone(), token: Arc::from(text.as_str()), since, duration: queue.lease },
             lane,
             address: Address { id, queue: queue.name.clone(), priority: lane.priority, stored_at: rows::time(row, 3)? },
             body: rows::body(row, 5)?,
-            since: Duration::from_millis(tx.now.boot.unsigned_abs()),
             doubtful: row.get::<_, i64>(4)? > 0,
         });
     }

@@ -1,0 +1,51 @@
+//! A wall clock that can be shifted for every process that is told of it, by a small library that is loaded before the C
+//! library. Time since boot goes on as it does.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Result, ensure};
+
+/// The clock of some processes.
+#[derive(Debug)]
+pub struct ClockShift {
+    library: PathBuf,
+    shift: PathBuf,
+}
+
+impl ClockShift {
+    /// A clock that is right so far; its files are in `folder`.
+    ///
+    /// # Errors
+    /// If there is no C compiler, or the files cannot be written.
+    pub fn prepare(folder: &Path) -> Result<ClockShift> {
+        let clock = ClockShift { library: folder.join("clock_shift.so"), shift: folder.join("clock_shift") };
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/clock_shift.c");
+        // The compiler that has built SQLite for these tests.
+        let mut compiler = Command::new("cc");
+        let built = compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&clock.library).arg(source).status()?;
+        ensure!(built.success(), "cc: {built}");
+        clock.set(0)?;
+        Ok(clock)
+    }
+
+    /// From now on the clock is so many seconds off.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn set(&self, seconds: i64) -> Result<()> {
+        // In one step, because a process may look at any moment.
+        let new = self.shift.with_extension("new");
+        fs::write(&new, seconds.to_string())?;
+        Ok(fs::rename(&new, &self.shift)?)
+    }
+
+    /// The variables of a process that has this clock.
+    pub fn env(&self) -> [(String, String); 2] {
+        let text = |path: &Path| path.display().to_string();
+        [("LD_PRELOAD".to_owned(), text(&self.library)), ("NAQ_TEST_CLOCK_SHIFT".to_owned(), text(&self.shift))]
+    }
+}
