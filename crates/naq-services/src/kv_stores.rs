@@ -2,7 +2,7 @@
 //!
 //! Invariant: a key's revision is the sequence of its message. Lives are logical: a message carries how long it lives, the
 //! server's clock says since when, and every reader honours it; removing what has expired is the sweeper's. A key is
-//! removed by deleting its message, never by a delete marker, so that it can be created again at once. Because a removal
+//! removed by deleting its messages, never by a delete marker, so that it can be created again at once. Because a removal
 //! makes no message, watchers are told by a notice and compare notes now and then.
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ use naq_models::Timestamp;
 use crate::{
     connection::Outgoing,
     storage::{KvEntry, StorageError, StorageErrorKind},
-    streams::{ApiFailure, Clock, EXPECTED_LAST_SUBJECT_SEQUENCE, PublishFailure, StoredMessage, StreamService},
+    streams::{ApiFailure, Clock, PublishFailure, Revisions, StoredMessage, StreamService},
 };
 
 mod watch;
@@ -119,7 +119,8 @@ impl KvStoreService {
         if revision.is_some_and(|revision| revision != found.sequence) {
             return Ok(false);
         }
-        let removed = self.streams.delete(&stream_name(bucket), found.sequence).await.map_err(failed)?;
+        let removed = self.streams.remove_all(&stream_name(bucket), &[Revisions::of(&found)]).await;
+        let removed = removed.into_iter().next().unwrap_or(Ok(false)).map_err(failed)?;
         self.announce(bucket, key, found.sequence).await;
         Ok(removed)
     }
@@ -172,17 +173,16 @@ impl KvStoreService {
         let conflict =
             || StorageError::new(StorageErrorKind::Conflict, OPERATION, format!("{bucket}/{key} has changed"));
         let failed = |failure| self.streams.error(OPERATION, failure);
-        if let Some(expected) = expected
-            && self.live(bucket, key).await.map_err(failed)?.is_none_or(|found| found.sequence != expected)
-        {
-            // The server would take it: to its own count a key that has expired is still there.
-            return Err(conflict());
+        let mut present = Revisions::default();
+        if let Some(expected) = expected {
+            // The server would take it all the same: to its own count a key that has expired is still there.
+            let found = self.live(bucket, key).await.map_err(failed)?.filter(|found| found.sequence == expected);
+            present = Revisions::of(&found.ok_or_else(conflict)?);
         }
-        let mut sequence = expected.unwrap_or(0);
         let mut last_failure = None;
         for _ in 0..ATTEMPTS {
             let mut headers = ttl.map(life).unwrap_or_default();
-            headers.insert(EXPECTED_LAST_SUBJECT_SEQUENCE, sequence.to_string().as_str());
+            present.expect(&mut headers);
             let message = Outgoing { subject: subject(bucket, key), headers: Some(headers), payload: value.clone() };
             match self.streams.publish(message).await {
                 Ok(revision) => return Ok(revision),
@@ -194,9 +194,9 @@ impl KvStoreService {
             let found = self.streams.last_message(&stream_name(bucket), &subject(bucket, key)).await.map_err(failed)?;
             let ours = |found: &StoredMessage| last_failure.is_some() && found.payload == *value;
             match (found, expected) {
-                (Some(found), _) if ours(&found) && found.sequence > sequence => return Ok(found.sequence),
-                (Some(found), None) if !is_live(&found, now) => sequence = found.sequence,
-                (None, None) => sequence = 0,
+                (Some(found), _) if ours(&found) && found.sequence > present.last() => return Ok(found.sequence),
+                (Some(found), None) if !is_live(&found, now) => present = Revisions::of(&found),
+                (None, None) => present = Revisions::default(),
                 // The first attempt was not stored, so the key is where it was.
                 (Some(found), Some(expected)) if found.sequence == expected && is_live(&found, now) => {}
                 _ => return Err(conflict()),

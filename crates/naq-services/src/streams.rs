@@ -18,13 +18,15 @@ use crate::{
 mod atomic;
 mod clock;
 mod message;
+mod revisions;
 mod scan;
 mod tail;
 
 pub(crate) use atomic::BATCH;
 pub(crate) use clock::Clock;
 pub(crate) use message::{Delivery, StoredMessage, header};
-pub(crate) use scan::nanos;
+pub(crate) use revisions::Revisions;
+pub(crate) use scan::{last_of_each, nanos};
 pub(crate) use tail::{Tail, TailEvent};
 
 /// JetStream streams of one account, over one connection. Cheap to clone.
@@ -328,6 +330,27 @@ impl StreamService {
         answers.into_iter().map(removed).collect()
     }
 
+    /// Removes what subjects hold; whether the present message of each was there. It goes last, once the others are gone:
+    /// none of them is ever seen as the present one.
+    pub(crate) async fn remove_all(&self, stream: &str, what: &[Revisions]) -> Vec<Result<bool, ApiFailure>> {
+        let replaced: Vec<(usize, u64)> =
+            (0..).zip(what).flat_map(|(n, one)| one.replaced().map(move |s| (n, s))).collect();
+        let deleted = self.delete_all(stream, replaced.iter().map(|(_, sequence)| *sequence).collect()).await;
+        let mut outcomes: Vec<Option<Result<bool, ApiFailure>>> = what.iter().map(|_| None).collect();
+        for ((index, _), deleted) in replaced.into_iter().zip(deleted) {
+            if let Err(failure) = deleted {
+                outcomes[index] = Some(Err(failure));
+            }
+        }
+        crate::storage::crash::crash_point("nats.remove.replaced");
+        let clear: Vec<usize> = (0..what.len()).filter(|index| outcomes[*index].is_none()).collect();
+        let deleted = self.delete_all(stream, clear.iter().map(|index| what[*index].last()).collect()).await;
+        for (index, deleted) in clear.into_iter().zip(deleted) {
+            outcomes[index] = Some(deleted);
+        }
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or(Ok(false))).collect()
+    }
+
     /// The last message of a subject (wildcards allowed), read from the stream's leader.
     pub(crate) async fn last_message(&self, stream: &str, subject: &str) -> Result<Option<StoredMessage>, ApiFailure> {
         let mut found = self.last_messages(vec![(stream.to_owned(), subject.to_owned())]).await;
@@ -382,7 +405,7 @@ impl StreamService {
     }
 }
 
-/// Expects the last message of the published subject to have this sequence; 0: that there is none.
+/// Expects the last message of the published subject to have this sequence; 0: that there is none. See [`Revisions`].
 pub(crate) const EXPECTED_LAST_SUBJECT_SEQUENCE: &str = "Nats-Expected-Last-Subject-Sequence";
 
 fn stored(answer: Answer) -> Result<u64, PublishFailure> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, time::Duration};
 
 use anyhow::Result;
 use naq_tests::{ServerVersion, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     gate,
@@ -92,11 +92,11 @@ async fn a_worker_outlives_a_server_that_is_silent(version: ServerVersion) -> Re
     Ok(())
 }
 
-on_every_server!(what_a_killed_server_brings_back_is_dropped);
+on_every_server!(a_killed_server_brings_back_nothing_that_was_removed);
 
-/// A killed server knows that an entry was removed, but brings back the one that it had replaced, if others of its block
-/// are still there. Such an entry is of a job that has ended: it must neither run nor count as waiting for ever.
-async fn what_a_killed_server_brings_back_is_dropped(version: ServerVersion) -> Result<()> {
+/// A killed server knows what was removed from a stream by its sequence, but brings back what had been replaced before, if
+/// others of its block are still there: jobs would run again.
+async fn a_killed_server_brings_back_nothing_that_was_removed(version: ServerVersion) -> Result<()> {
     const JOBS: usize = 8;
     let mut site = Site::start(Backend::Nats(version)).await?;
     let log = RunLog::at(site.path("runs"));
@@ -104,13 +104,22 @@ async fn what_a_killed_server_brings_back_is_dropped(version: ServerVersion) -> 
     let args = json!({"file": log.path()});
     site.enqueue("t.count", &args, &["--queue", "later", "--delay", "1h"]).await?;
     for n in 0..JOBS {
-        site.enqueue("t.count", &args, &["--job-id", &format!("job-{n}"), "--delay", "1s"]).await?;
+        let id = format!("job-{n}");
+        site.enqueue("t.count", &args, &["--job-id", &id, "--delay", "1h", "--result-ttl", "0"]).await?;
+        site.json(&["job", "reschedule", &id, "--delay", "1s"]).await?;
     }
+    log.wait("end", JOBS, None, COMMAND_LIMIT).await?;
     site.drained("default", COMMAND_LIMIT).await?;
+    worker.signal(naq_tests::Signal::TERM)?;
+    assert_eq!(worker.wait(COMMAND_LIMIT).await?.code(), Some(0));
+
     site.nats()?.restart().await?;
+    let mut raw = site.raw().await?;
+    let info = raw.request_json("$JS.API.STREAM.INFO.KV_naq_scheduled_jobs", &Value::Null).await?;
+    assert_eq!(info["state"]["messages"], 1, "{info:#}");
+    let _worker = site.worker("next", &[]).await?;
     site.drained("default", COMMAND_LIMIT).await?;
     let runs = log.counts("end")?;
     assert!(runs.len() == JOBS && runs.values().all(|runs| *runs == 1), "{runs:?}");
-    drop(worker);
     Ok(())
 }

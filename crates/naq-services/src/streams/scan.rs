@@ -3,7 +3,7 @@
 //! Invariant: nothing is left on the server: the consumer is temporary, in memory, and removed at the end (or by the
 //! server, soon after a crash). Not for work-queue streams, whose consumers take what they read.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::StreamExt;
 use naq_models::Timestamp;
@@ -25,6 +25,15 @@ pub(crate) struct Page {
     pub(crate) next: Option<u64>,
 }
 
+/// Messages in order without those that a later one of them has replaced.
+pub(crate) fn last_of_each(messages: Vec<StoredMessage>) -> Vec<StoredMessage> {
+    let last: HashMap<&str, u64> =
+        messages.iter().map(|message| (message.subject.as_str(), message.sequence)).collect();
+    let kept: Vec<bool> =
+        messages.iter().map(|message| last.get(message.subject.as_str()) == Some(&message.sequence)).collect();
+    messages.into_iter().zip(kept).filter_map(|(message, kept)| kept.then_some(message)).collect()
+}
+
 impl StreamService {
     /// Up to `max` messages of a subject (wildcards allowed) from a sequence on, in order; bodies left out if asked.
     pub(crate) async fn page(
@@ -44,7 +53,7 @@ impl StreamService {
         Ok(Page { messages, next })
     }
 
-    /// All messages of a subject, headers only unless bodies are asked for.
+    /// The last message of each subject that a filter has, headers only unless bodies are asked for.
     pub(crate) async fn all(
         &self,
         stream: &str,
@@ -58,7 +67,7 @@ impl StreamService {
             messages.extend(page.messages);
             from = page.next;
         }
-        Ok(messages)
+        Ok(last_of_each(messages))
     }
 
     /// How many messages match a subject; reads none of them.

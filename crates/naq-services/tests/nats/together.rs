@@ -68,16 +68,41 @@ async fn an_old_server_is_sent_no_batch() {
     .await;
 }
 
+async fn stream_api(raw: &ConnectionService, verb: &str, stream: &str, body: Value) -> Value {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let answer = raw.request(&format!("$JS.API.STREAM.{verb}.{stream}"), body.into(), LONG).await.unwrap();
+    serde_json::from_slice(&answer).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_that_an_older_naq_made_learns_to_keep_what_is_replaced() {
+    on_each_server(async |server| {
+        drop(server.open().await);
+        let raw = ConnectionService::connect(server.options().connection).await.unwrap();
+        let ask = |verb, body| stream_api(&raw, verb, "KV_naq_scheduled_jobs", body);
+        let kept = async || ask("INFO", Value::Null).await["config"]["max_msgs_per_subject"].clone();
+        let mut config = ask("INFO", Value::Null).await["config"].clone();
+        assert_eq!(config["max_msgs_per_subject"], 8);
+        config["max_msgs_per_subject"] = json!(1);
+        ask("UPDATE", config.clone()).await;
+        assert_eq!(kept().await, 1);
+        drop(server.open().await);
+        assert_eq!(kept().await, 8);
+
+        config["max_age"] = json!(3_600_000_000_000_u64);
+        assert_eq!(ask("UPDATE", config).await["error"], Value::Null);
+        let refused = nats::open(server.options()).await.err().map(|error| error.kind());
+        assert_eq!((refused, kept().await), (Some(StorageErrorKind::Incompatible), json!(1)), "another program's");
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_an_older_naq_made_learns_to_take_batches() {
     on_each_server(async |server| {
         server.open().await.enqueue(vec![pending(&job(generated(1)))]).await.pop().unwrap().unwrap();
         let raw = ConnectionService::connect(server.options().connection).await.unwrap();
-        let ask = async |verb: &str, body: Value| {
-            let body = if body.is_null() { String::new() } else { body.to_string() };
-            let answer = raw.request(&format!("$JS.API.STREAM.{verb}.naq_queue_q"), body.into(), LONG).await.unwrap();
-            serde_json::from_slice::<Value>(&answer).unwrap()
-        };
+        let ask = |verb, body| stream_api(&raw, verb, "naq_queue_q", body);
         let mut config = ask("INFO", Value::Null).await["config"].clone();
         if server.is_old() {
             assert_eq!(config["allow_atomic"], Value::Null);

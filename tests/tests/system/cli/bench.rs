@@ -132,6 +132,19 @@ async fn long_run(site: &Site) -> Result<NaqProcess> {
     Ok(running)
 }
 
+/// The grounds once they have ceased to change: what a killed run had asked for is still made after its end.
+async fn settled(site: &Site) -> Result<BTreeSet<String>> {
+    const LOOKS: usize = 10;
+    let (mut seen, mut looks) = (grounds(site).await?, 0);
+    eventually(COMMAND_LIMIT, "the grounds are settled", async || {
+        let now = grounds(site).await.ok()?;
+        looks = if now == seen { looks + 1 } else { 0 };
+        seen = now;
+        (looks >= LOOKS).then(|| seen.clone())
+    })
+    .await
+}
+
 async fn a_stopped_run_leaves_nothing(backend: Backend) -> Result<()> {
     let site = Site::start(backend).await?;
     let before = a_user(&site).await?;
@@ -149,7 +162,7 @@ async fn what_a_killed_run_left_is_named_and_removed(backend: Backend) -> Result
     let before = a_user(&site).await?;
     let mut running = long_run(&site).await?;
     running.kill().await?;
-    let left = grounds(&site).await?;
+    let left = settled(&site).await?;
     let name: String = left.first().context("nothing was left")?.replace("KV_", "").chars().take(16).collect();
 
     let next = site.naq()?.run(&[&["bench", "enqueue"][..], &TINY].concat(), BENCH_LIMIT).await?;

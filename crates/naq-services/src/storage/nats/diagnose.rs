@@ -37,7 +37,7 @@ impl Shared {
             .names
             .all_buckets()
             .iter()
-            .map(|bucket| bucket_config(bucket, self.options.shape(), false))
+            .map(|bucket| bucket_config(&self.names, bucket, self.options.shape(), false))
             .chain([dead_config(&self.names, self.options.shape())])
             .collect();
         wanted.extend(queues.iter().map(|queue| queue_config(&self.names, queue, self.options.shape())));

@@ -19,7 +19,7 @@ use crate::{
     connection::Outgoing,
     kv_stores::is_live,
     storage::{Enqueued, Entry, Result, StorageError, StorageErrorKind, crash::crash_point},
-    streams::{PublishFailure, StoredMessage},
+    streams::{PublishFailure, Revisions, StoredMessage},
 };
 
 const OPERATION: &str = "enqueue";
@@ -240,7 +240,7 @@ impl Shared {
         if entry.status == JobStatus::Pending {
             self.job_message(entry, review)
         } else {
-            self.scheduled_message(entry, 0)
+            self.scheduled_message(entry, &Revisions::default())
         }
     }
 

@@ -9,6 +9,7 @@ use super::{Shared, results::stored_result, scheduled::Waiting};
 use crate::{
     kv_stores::{self, is_live},
     storage::{ListFilter, ListPage, Result, Sighting, StorageError, StorageErrorKind},
+    streams::last_of_each,
 };
 
 /// Where listed jobs lie.
@@ -121,7 +122,7 @@ impl Shared {
         };
         let page = self.streams.page(&stream, &subject, from, limit - items.len(), false).await.map_err(failed)?;
         let now = self.now("list").await?;
-        for message in page.messages {
+        for message in last_of_each(page.messages) {
             let sighting = match place {
                 Place::Dead => Some(Sighting::Dead(self.read_dead_letter(message)?)),
                 Place::Results if !is_live(&message, now) => None,

@@ -19,7 +19,7 @@ use crate::{
         Bucket, Claim, Ended, Ending, Enqueued, Entry, Result, Review, StorageError, StorageErrorKind,
         crash::crash_point,
     },
-    streams::{Delivery, PublishFailure, StoredMessage},
+    streams::{Delivery, PublishFailure, Revisions, StoredMessage},
 };
 
 const ATTEMPTS: usize = 4;
@@ -131,7 +131,7 @@ impl Shared {
             crash_point("nats.end.queue");
         }
         if let Some(waiting) = traces.scheduled.filter(of_this_life) {
-            let removed = self.remove_scheduled(vec![(&address.id, waiting.sequence)]).await;
+            let removed = self.remove_scheduled(vec![(&address.id, Revisions::of(&waiting))]).await;
             removed.into_iter().collect::<Result<Vec<_>>>()?;
             crash_point("nats.end.scheduled");
         }

@@ -219,6 +219,13 @@ impl Names {
         buckets
     }
 
+    /// Whether a bucket keeps what was replaced in it until it is removed with what replaced it. Not those whose keys are
+    /// written once, or expire: what comes back of them is soon gone.
+    pub(super) fn keeps_replaced(&self, bucket: &str) -> bool {
+        let brief = [Bucket::Workers, Bucket::Progress, Bucket::Locks].map(|bucket| self.bucket(bucket));
+        bucket != self.results_bucket() && !brief.iter().any(|brief| brief == bucket)
+    }
+
     /// What no bucket holds: queues, dead letters, events.
     pub(super) fn everything(&self) -> String {
         format!("{}.>", self.prefix)

@@ -10,7 +10,7 @@ use super::{Shared, moves::Placed, repeat, scheduled::Waiting};
 use crate::{
     kv_stores::is_live,
     storage::{Promoted, Promotion, Result, StorageError, StorageErrorKind, crash::crash_point},
-    streams::{PublishFailure, StoredMessage},
+    streams::{PublishFailure, Revisions, StoredMessage},
 };
 
 const OPERATION: &str = "promote";
@@ -20,8 +20,8 @@ const CONCURRENT: usize = 64;
 struct Step {
     promotion: Promotion,
     outcome: Option<Result<Promoted>>,
-    /// The revision up to which the entry is to be removed.
-    remove: Option<u64>,
+    /// What is to be removed of the entry.
+    remove: Option<Revisions>,
     claimed: bool,
 }
 
@@ -67,19 +67,20 @@ impl Shared {
                     continue;
                 }
             };
-            if let Some(message) = self.look_at(step, result.filter(|result| is_live(result, now)), entry) {
-                claims.push((index, message));
+            if let Some(waiting) = self.look_at(step, result.filter(|result| is_live(result, now)), entry) {
+                let message = self.promoting_message(&waiting, step.promotion.entry.generation);
+                claims.push(((index, waiting.revisions), message));
             }
         }
-        let (which, messages): (Vec<usize>, Vec<_>) = claims.into_iter().unzip();
+        let (which, messages): (Vec<_>, Vec<_>) = claims.into_iter().unzip();
         let answers = self.streams.publish_all(Box::new(messages.into_iter())).await;
         crash_point("nats.promote.claimed");
-        for (index, answer) in which.into_iter().zip(answers) {
+        for ((index, revisions), answer) in which.into_iter().zip(answers) {
             let step = &mut steps[index];
             match answer {
                 Ok(revision) => {
                     step.claimed = true;
-                    step.remove = Some(revision);
+                    step.remove = Some(revisions.and(revision));
                 }
                 Err(PublishFailure::Conflict) => step.outcome = Some(Ok(Promoted::Superseded)),
                 Err(failure) => step.outcome = Some(Err(self.streams.publish_error(OPERATION, failure))),
@@ -88,13 +89,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Decides about one entry; the claim to be published, if it is to be moved.
-    fn look_at(
-        &self,
-        step: &mut Step,
-        result: Option<StoredMessage>,
-        entry: Option<StoredMessage>,
-    ) -> Option<crate::connection::Outgoing> {
+    /// Decides about one entry; the entry, if it is to be moved.
+    fn look_at(&self, step: &mut Step, result: Option<StoredMessage>, entry: Option<StoredMessage>) -> Option<Waiting> {
         let promotion = &step.promotion;
         let id = &promotion.entry.address.id;
         let Some(entry) = entry else {
@@ -108,15 +104,15 @@ impl Shared {
         }
         if result.is_some_and(|result| result.sequence > promotion.entry.generation) {
             step.outcome = Some(Ok(Promoted::AlreadyEnded));
-            step.remove = Some(entry.sequence);
+            step.remove = Some(Revisions::of(&entry));
             return None;
         }
-        let Some(waiting) = Waiting::read(id.clone(), entry) else {
+        let waiting = Waiting::read(id.clone(), entry);
+        if waiting.is_none() {
             let detail = format!("the scheduled entry of job {id} cannot be read");
             step.outcome = Some(Err(StorageError::new(StorageErrorKind::Corrupt, OPERATION, detail)));
-            return None;
-        };
-        Some(self.promoting_message(&waiting, promotion.entry.generation))
+        }
+        waiting
     }
 
     async fn publish_promoted(&self, steps: &mut [Step]) {
@@ -155,14 +151,15 @@ impl Shared {
     }
 
     async fn remove_promoted(&self, steps: &mut [Step]) {
-        let which: Vec<(usize, u64)> = (0..steps.len())
+        let (which, entries): (Vec<usize>, Vec<_>) = (0..steps.len())
             .filter(|index| !matches!(steps[*index].outcome, Some(Err(_))))
-            .filter_map(|index| Some((index, steps[index].remove?)))
-            .collect();
-        let id = |index: usize| &steps[index].promotion.entry.address.id;
-        let entries = which.iter().map(|(index, revision)| (id(*index), *revision)).collect();
+            .filter_map(|index| {
+                let step = &steps[index];
+                Some((index, (&step.promotion.entry.address.id, step.remove.clone()?)))
+            })
+            .unzip();
         let removed = self.remove_scheduled(entries).await;
-        for ((index, _), removed) in which.into_iter().zip(removed) {
+        for (index, removed) in which.into_iter().zip(removed) {
             // The job is in its queue; the entry that stays is promoted again and refused as the same run.
             if let Err(error) = removed {
                 steps[index].outcome = Some(Err(error));

@@ -16,6 +16,7 @@ use super::{Shared, names::Names};
 use crate::{
     kv_stores,
     storage::{Bucket, Entry, Result, StorageError, StorageErrorKind},
+    streams::Revisions,
 };
 
 /// How long a key without a job is respected.
@@ -170,15 +171,15 @@ impl Shared {
         let stream = kv_stores::stream_name(&bucket);
         let what = wanted.iter().map(|(_, key)| (stream.clone(), kv_stores::subject(&bucket, key))).collect();
         let mut mine = Vec::new();
-        for ((index, key), found) in wanted.into_iter().zip(self.streams.last_messages(what).await) {
+        for ((index, _), found) in wanted.into_iter().zip(self.streams.last_messages(what).await) {
             match found {
-                Ok(Some(message)) if is_mine(index, &message.payload) => mine.push((index, key, message.sequence)),
+                Ok(Some(message)) if is_mine(index, &message.payload) => mine.push((index, Revisions::of(&message))),
                 Ok(_) => {}
                 Err(failure) => outcomes[index] = Err(self.streams.error(operation, failure)),
             }
         }
-        let what = mine.iter().map(|(.., sequence)| *sequence).collect();
-        for ((index, ..), deleted) in mine.into_iter().zip(self.streams.delete_all(&stream, what).await) {
+        let (which, what): (Vec<_>, Vec<_>) = mine.into_iter().unzip();
+        for (index, deleted) in which.into_iter().zip(self.streams.remove_all(&stream, &what).await) {
             outcomes[index] = deleted.map(drop).map_err(|failure| self.streams.error(operation, failure));
         }
         outcomes

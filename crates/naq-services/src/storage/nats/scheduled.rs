@@ -1,7 +1,7 @@
 //! The scheduled store: jobs that wait for their time, for their next attempt, or for other jobs.
 //!
-//! Invariant: one entry per id, changed by compare-and-set on its revision, removed by deleting the message of a
-//! revision, so that a newer entry stays. What a leader needs to know is in headers; bodies are read when they are due.
+//! Invariant: one entry per id, changed by compare-and-set on its revision, removed by deleting the messages of its
+//! revisions, so that a newer entry stays. What an entry replaced is deleted soon, and at the latest with it. What a leader needs to know is in headers; bodies are read when they are due.
 
 use naq_models::{Address, JobId, JobStatus, Priority, QueueName, Timestamp};
 
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     connection::Outgoing,
     storage::{Entry, Result, ScheduledEntry, StorageError, StorageErrorKind},
-    streams::{EXPECTED_LAST_SUBJECT_SEQUENCE, PublishFailure, StoredMessage},
+    streams::{PublishFailure, Revisions, StoredMessage},
 };
 
 const ATTEMPTS: usize = 4;
@@ -21,13 +21,14 @@ const ATTEMPTS: usize = 4;
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
     pub(super) entry: ScheduledEntry,
+    pub(super) revisions: Revisions,
     pub(super) promoting: bool,
 }
 
 impl Waiting {
     /// Reads an entry; `None` if it is not one of ours.
     pub(super) fn read(id: JobId, message: StoredMessage) -> Option<Self> {
-        let promoting = is_promoting(&message);
+        let (promoting, revisions) = (is_promoting(&message), Revisions::of(&message));
         let headers = &message.headers;
         let time = |name| headers.number::<i64>(name).and_then(Timestamp::from_unix_millis);
         let entry = ScheduledEntry {
@@ -43,7 +44,7 @@ impl Waiting {
             revision: message.sequence,
             body: message.payload,
         };
-        Some(Self { entry, promoting })
+        Some(Self { entry, revisions, promoting })
     }
 }
 
@@ -66,11 +67,11 @@ pub(super) fn waits_for_jobs(message: &StoredMessage) -> bool {
 }
 
 impl Shared {
-    /// An entry on its way into the store, expecting the present one to be at `expected` (0: none).
-    pub(super) fn scheduled_message(&self, entry: &Entry, expected: u64) -> Outgoing {
+    /// An entry on its way into the store, to follow these revisions of it.
+    pub(super) fn scheduled_message(&self, entry: &Entry, present: &Revisions) -> Outgoing {
         let mut headers = async_nats::HeaderMap::new();
         let address = &entry.address;
-        headers.insert(EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string().as_str());
+        present.expect(&mut headers);
         headers.insert(QUEUE, address.queue.as_str());
         headers.insert(PRIORITY, address.priority.to_string().as_str());
         headers.insert(STATUS, entry.status.as_str());
@@ -86,9 +87,9 @@ impl Shared {
 
     /// The same entry, marked as being moved by a leader, expecting it to be as it was read.
     pub(super) fn promoting_message(&self, waiting: &Waiting, generation: u64) -> Outgoing {
-        let ScheduledEntry { address, status, run_at, run, revision, body } = waiting.entry.clone();
+        let ScheduledEntry { address, status, run_at, run, body, .. } = waiting.entry.clone();
         let entry = Entry { address, status, run_at, kind: String::new(), run, generation, body };
-        let mut message = self.scheduled_message(&entry, revision);
+        let mut message = self.scheduled_message(&entry, &waiting.revisions);
         if let Some(headers) = &mut message.headers {
             headers.insert(PROMOTING, "1");
         }
@@ -99,14 +100,18 @@ impl Shared {
     /// same run or a later one, and is replaced if it is of an earlier one.
     pub(super) async fn write_scheduled(&self, entries: &[&Entry]) -> Vec<Result<()>> {
         let mut outcomes: Vec<Option<Result<()>>> = entries.iter().map(|_| None).collect();
-        let mut open: Vec<(usize, u64)> = (0..entries.len()).map(|index| (index, 0)).collect();
+        let mut open: Vec<(usize, Revisions)> = (0..entries.len()).map(|index| (index, Revisions::default())).collect();
+        let mut replaced = Vec::new();
         for _ in 0..ATTEMPTS {
-            let messages = open.iter().map(|(i, expected)| self.scheduled_message(entries[*i], *expected));
+            let messages = open.iter().map(|(i, present)| self.scheduled_message(entries[*i], present));
             let answers = self.streams.publish_all(Box::new(messages)).await;
             let mut look = Vec::new();
-            for ((index, _), answer) in open.drain(..).zip(answers) {
+            for ((index, present), answer) in open.drain(..).zip(answers) {
                 match answer {
-                    Ok(_) => outcomes[index] = Some(Ok(())),
+                    Ok(_) => {
+                        outcomes[index] = Some(Ok(()));
+                        replaced.extend((present.last() > 0).then_some(present));
+                    }
                     Err(PublishFailure::Conflict) => look.push(index),
                     Err(PublishFailure::Unknown(failure)) => {
                         outcomes[index] = Some(Err(self.streams.error("schedule", failure.into())));
@@ -124,12 +129,13 @@ impl Shared {
                     Ok(Some(found)) if found.headers.number::<u32>(RUN).unwrap_or(0) >= entries[index].run => {
                         outcomes[index] = Some(Ok(()));
                     }
-                    Ok(Some(found)) => open.push((index, found.sequence)),
-                    Ok(None) => open.push((index, 0)),
+                    Ok(Some(found)) => open.push((index, Revisions::of(&found))),
+                    Ok(None) => open.push((index, Revisions::default())),
                     Err(error) => outcomes[index] = Some(Err(error)),
                 }
             }
         }
+        self.drop_replaced(replaced).await;
         let unsettled = || StorageError::new(StorageErrorKind::Timeout, "schedule", "the entry keeps changing");
         outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Err(unsettled()))).collect()
     }
@@ -156,15 +162,21 @@ impl Shared {
         Ok(entries)
     }
 
-    /// Removes entries, each only at its revision, and tells the feeds.
-    pub(super) async fn remove_scheduled(&self, entries: Vec<(&JobId, u64)>) -> Vec<Result<()>> {
-        if entries.is_empty() {
-            return Vec::new();
+    /// Removes what was replaced. What stays is removed with the entry that replaced it.
+    async fn drop_replaced(&self, replaced: Vec<Revisions>) {
+        for removed in self.streams.remove_all(&self.names.scheduled_stream(), &replaced).await {
+            if let Err(failure) = removed {
+                tracing::debug!(%failure, "a replaced entry stays until the present one goes");
+            }
         }
-        let revisions = entries.iter().map(|(_, revision)| *revision).collect();
-        let deleted = self.streams.delete_all(&self.names.scheduled_stream(), revisions).await;
-        let mut outcomes = Vec::with_capacity(entries.len());
-        for ((id, revision), deleted) in entries.into_iter().zip(deleted) {
+    }
+
+    /// Removes entries, each only at its revisions, and tells the feeds.
+    pub(super) async fn remove_scheduled(&self, entries: Vec<(&JobId, Revisions)>) -> Vec<Result<()>> {
+        let (ids, revisions): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
+        let deleted = self.streams.remove_all(&self.names.scheduled_stream(), &revisions).await;
+        let mut outcomes = Vec::with_capacity(ids.len());
+        for ((id, revision), deleted) in ids.into_iter().zip(revisions.iter().map(Revisions::last)).zip(deleted) {
             if deleted.is_ok() {
                 self.due.gone(id, revision);
                 self.kv.announce(&self.names.scheduled_bucket(), id.as_str(), revision).await;
@@ -180,14 +192,15 @@ impl Shared {
         let mut there = Vec::new();
         for (index, found) in self.scheduled_messages(ids).await.into_iter().enumerate() {
             match found {
-                Ok(Some(message)) => there.push((index, message.sequence)),
+                Ok(Some(message)) => there.push((index, Revisions::of(&message))),
                 Ok(None) => {}
                 Err(error) => outcomes[index] = Err(error),
             }
         }
-        let entries = there.iter().map(|(index, revision)| (ids[*index], *revision)).collect();
-        for ((index, _), removed) in there.iter().zip(self.remove_scheduled(entries).await) {
-            outcomes[*index] = removed;
+        let (which, entries): (Vec<_>, Vec<_>) =
+            there.into_iter().map(|(index, revisions)| (index, (ids[index], revisions))).unzip();
+        for (index, removed) in which.into_iter().zip(self.remove_scheduled(entries).await) {
+            outcomes[index] = removed;
         }
         outcomes
     }
@@ -212,8 +225,11 @@ impl Shared {
             if waiting.promoting || waiting.entry.revision != revision {
                 return Err(conflict());
             }
-            match self.streams.publish(self.scheduled_message(&entry, revision)).await {
-                Ok(_) => return Ok(()),
+            match self.streams.publish(self.scheduled_message(&entry, &waiting.revisions)).await {
+                Ok(_) => {
+                    self.drop_replaced(vec![waiting.revisions]).await;
+                    return Ok(());
+                }
                 Err(PublishFailure::Conflict) => return Err(conflict()),
                 Err(PublishFailure::Unknown(failure)) if attempt + 1 == ATTEMPTS => {
                     return Err(self.streams.error("reschedule", failure.into()));

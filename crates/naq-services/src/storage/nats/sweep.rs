@@ -16,6 +16,7 @@ use super::{Shared, moves::Intent, names::Names};
 use crate::{
     kv_stores::{self, expires_at, key_of},
     storage::{Bucket, Result, crash::crash_point},
+    streams::Revisions,
 };
 
 /// Between two readings of a bucket, if nothing is known to expire before.
@@ -120,15 +121,17 @@ impl Shared {
                 next = Some(message.sequence);
                 break;
             } else {
-                expired.push((message.subject, message.sequence));
+                let revisions = Revisions::of(&message);
+                expired.push((message.subject, revisions));
             }
         }
-        let what = expired.iter().map(|(_, sequence)| *sequence).collect();
+        let (subjects, what): (Vec<String>, Vec<Revisions>) = expired.into_iter().unzip();
+        let deleted = self.streams.remove_all(&stream, &what).await;
         let mut removed = 0;
-        for ((subject, sequence), deleted) in expired.iter().zip(self.streams.delete_all(&stream, what).await) {
+        for ((subject, revisions), deleted) in subjects.iter().zip(what).zip(deleted) {
             removed += usize::from(deleted.map_err(failed)?);
             if let Some(key) = key_of(bucket, subject) {
-                self.kv.announce(bucket, key, *sequence).await;
+                self.kv.announce(bucket, key, revisions.last()).await;
             }
         }
         crash_point("nats.sweep.removed");

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{EventStream, Shared, names::Names};
 use crate::{
     storage::{QueueOptions, Result, StorageError, StorageErrorKind},
-    streams::{ApiError, ApiFailure, ConsumerInfo, StreamService, nanos},
+    streams::{ApiError, ApiFailure, ConsumerInfo, Revisions, StreamService, nanos},
 };
 
 /// Since nats-server 2.15 a stream takes 1 000 consumers unless told otherwise, and -1 does not tell it.
@@ -101,14 +101,14 @@ pub(super) fn queue_config(names: &Names, queue: &QueueName, shape: Shape) -> Va
     }))
 }
 
-pub(super) fn bucket_config(bucket: &str, shape: Shape, message_ttl: bool) -> Value {
+pub(super) fn bucket_config(names: &Names, bucket: &str, shape: Shape, message_ttl: bool) -> Value {
     let mut config = shape.of(json!({
         "name": crate::kv_stores::stream_name(bucket),
         "subjects": [crate::kv_stores::subject(bucket, ">")],
         "retention": "limits",
         "storage": "file",
         "discard": "new",
-        "max_msgs_per_subject": 1,
+        REVISIONS: if names.keeps_replaced(bucket) { Revisions::KEPT } else { 1 },
         "max_msgs": -1,
         "max_bytes": -1,
         "max_age": 0,
@@ -124,6 +124,8 @@ pub(super) fn bucket_config(bucket: &str, shape: Shape, message_ttl: bool) -> Va
     config
 }
 
+/// How many messages of a key a bucket keeps.
+const REVISIONS: &str = "max_msgs_per_subject";
 /// The option that lets messages expire by themselves.
 const MESSAGE_TTL: &str = "allow_msg_ttl";
 /// The option that lets a stream take messages all or none.
@@ -240,19 +242,28 @@ pub(super) async fn ensure_store(streams: &StreamService, names: &Names, shape: 
     let configs: Vec<Value> = names
         .all_buckets()
         .iter()
-        .map(|bucket| bucket_config(bucket, shape, false))
+        .map(|bucket| bucket_config(names, bucket, shape, false))
         .filter(|config| config["name"] != names.results_stream())
         .chain([dead_config(names, shape)])
         .collect();
     let ensure = |config: Value| async move {
-        let is = ensure_stream(streams, &config).await?;
+        let mut is = ensure_stream(streams, &config).await?;
+        // One of an older naq; what differs in more is another program's, and stays as it is.
+        if matches!(&Drift::between(&is, &config).serious().0[..], [(field, ..)] if field == REVISIONS) {
+            is = change(streams, is, REVISIONS, config[REVISIONS].clone()).await;
+        }
         verify(streams, &format!("stream {}", config["name"].as_str().unwrap_or_default()), &is, &config)
     };
     let (_, ttl) = tokio::try_join!(try_join_all(configs.into_iter().map(ensure)), async {
-        let mut is = ensure_stream(streams, &bucket_config(&results, shape, ttl)).await?;
-        verify(streams, &format!("stream {}", names.results_stream()), &is, &bucket_config(&results, shape, false))?;
+        let mut is = ensure_stream(streams, &bucket_config(names, &results, shape, ttl)).await?;
+        verify(
+            streams,
+            &format!("stream {}", names.results_stream()),
+            &is,
+            &bucket_config(names, &results, shape, false),
+        )?;
         if ttl && is[MESSAGE_TTL] != true {
-            is = enable(streams, is, MESSAGE_TTL).await;
+            is = change(streams, is, MESSAGE_TTL, json!(true)).await;
         }
         Ok(is[MESSAGE_TTL] == true)
     })?;
@@ -260,9 +271,9 @@ pub(super) async fn ensure_store(streams: &StreamService, names: &Names, shape: 
 }
 
 /// A stream that was made on an older server, or by an older naq, learns what the server can do. Returns its settings.
-async fn enable(streams: &StreamService, is: Value, option: &str) -> Value {
+async fn change(streams: &StreamService, is: Value, option: &str, value: Value) -> Value {
     let mut wanted = is.clone();
-    wanted[option] = json!(true);
+    wanted[option] = value;
     let name = is["name"].as_str().unwrap_or_default().to_owned();
     match streams.api::<Value>(&format!("STREAM.UPDATE.{name}"), wanted).await {
         Ok(answer) => answer["config"].clone(),
@@ -309,7 +320,7 @@ impl Shared {
         let mut is = ensure_stream(&self.streams, &wanted).await?;
         verify(&self.streams, &format!("stream {}", self.names.queue_stream(queue)), &is, &config)?;
         if atomic && is[ATOMIC] != true {
-            is = enable(&self.streams, is, ATOMIC).await;
+            is = change(&self.streams, is, ATOMIC, json!(true)).await;
         }
         let batches = if atomic && is[ATOMIC] == true { Batches::Atomic } else { Batches::None };
         try_join_all(Priority::ALL.map(|priority| self.ensure_lane(queue, priority, None))).await?;
