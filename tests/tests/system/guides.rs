@@ -59,6 +59,7 @@ pages! {
     from_python_naq_and_omniq: "docs/migrating/from-python-naq-and-omniq.md", norun 1;
     from_river: "docs/migrating/from-river.md", norun 0;
     from_sidekiq: "docs/migrating/from-sidekiq.md", norun 0;
+    durability: "docs/operating/durability.md", norun 0;
     logging: "docs/operating/logging.md", norun 0;
     metrics: "docs/operating/metrics.md", norun 2;
     speed: "docs/operating/speed.md", norun 3;

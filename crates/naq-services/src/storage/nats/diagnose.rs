@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     Shared,
-    features::{RECOMMENDED, Version},
+    features::{LOSES_STREAMS, RECOMMENDED, Version},
     names::Names,
     topology::{Drift, bucket_config, dead_config, events_config, queue_config},
 };
@@ -30,7 +30,8 @@ const LIMITS_OF_WRITERS: &str =
 
 impl Shared {
     pub(super) async fn diagnose(&self) -> Result<Vec<Finding>> {
-        let mut findings = vec![self.server_finding(), self.storage_finding()];
+        let version = Version::parse(&self.connection.server_version());
+        let mut findings = vec![server_finding(version), self.storage_finding()];
         findings.push(self.clock_finding().await?);
         let queues = self.queues().await?;
         let mut wanted: Vec<Value> = self
@@ -41,12 +42,15 @@ impl Shared {
             .chain([dead_config(&self.names, self.options.shape())])
             .collect();
         wanted.extend(queues.iter().map(|queue| queue_config(&self.names, queue, self.options.shape())));
+        let mut copies = u64::MAX;
         for config in wanted {
             let name = config["name"].as_str().unwrap_or_default().to_owned();
             let info = self.streams.stream_info(&name).await;
             let info = info.map_err(|failure| self.streams.error("diagnose", failure))?;
+            copies = info.iter().filter_map(|info| info.config["num_replicas"].as_u64()).fold(copies, u64::min);
             findings.push(stream_finding(&name, info.as_ref(), &config));
         }
+        findings.push(durability_finding(copies));
         // Made with the first event: until then there is none.
         let events = self.streams.stream_info(&self.options.events.name).await;
         if let Some(info) = events.map_err(|failure| self.streams.error("diagnose", failure))? {
@@ -72,18 +76,6 @@ impl Shared {
             }
         }
         Ok(findings)
-    }
-
-    fn server_finding(&self) -> Finding {
-        let version = Version::parse(&self.connection.server_version());
-        if version >= RECOMMENDED {
-            return finding(Severity::Ok, "server", format!("nats-server {version}"), "");
-        }
-        let message = format!(
-            "nats-server {version} forgets acknowledgements when it is killed; naq notices and does not run the jobs \
-             again, but jobs without a result may"
-        );
-        finding(Severity::Warning, "server", message, format!("upgrade to {RECOMMENDED} or later"))
     }
 
     fn storage_finding(&self) -> Finding {
@@ -114,6 +106,45 @@ impl Shared {
     }
 }
 
+fn server_finding(version: Version) -> Finding {
+    let (severity, message) = match version {
+        version if version >= RECOMMENDED => {
+            return finding(Severity::Ok, "server", format!("nats-server {version}"), "");
+        }
+        version if LOSES_STREAMS.contains(&version) => (
+            Severity::Error,
+            format!("nats-server {version} can lose whole streams of a cluster when its processes are killed"),
+        ),
+        version => (
+            Severity::Warning,
+            format!(
+                "nats-server {version} forgets acknowledgements when it is killed; naq notices and does not run the jobs \
+                 again, but jobs without a result may"
+            ),
+        ),
+    };
+    finding(severity, "server", message, format!("upgrade to {RECOMMENDED} or later"))
+}
+
+/// What an acknowledgement means where every stream has at least so many copies. Whether the server waits for its disk, it
+/// does not tell.
+fn durability_finding(copies: u64) -> Finding {
+    const ALWAYS: &str = "unless the server has `sync_interval: always`";
+    if copies > 1 {
+        let message = format!(
+            "{copies} copies: a lost server loses nothing; servers that lose power together may take back the last two \
+             minutes, {ALWAYS}"
+        );
+        return finding(Severity::Ok, "durability", message, "");
+    }
+    finding(
+        Severity::Warning,
+        "durability",
+        format!("one copy: a lost disk loses every job, and a power cut may take back the last two minutes, {ALWAYS}"),
+        "three servers and `nats.replicas: 3`, or `sync_interval: always` and a disk that is safe enough",
+    )
+}
+
 fn stream_finding(name: &str, info: Option<&StreamInfo>, wanted: &Value) -> Finding {
     let subject = format!("stream {name}");
     let Some(info) = info else {
@@ -133,4 +164,32 @@ fn stream_finding(name: &str, info: Option<&StreamInfo>, wanted: &Value) -> Find
 
 fn finding(severity: Severity, subject: impl Into<String>, message: String, advice: impl Into<String>) -> Finding {
     Finding { severity, subject: subject.into(), message, advice: advice.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_lose_what_they_said_is_stored_are_named() {
+        let severity = |version| server_finding(Version::parse(version)).severity;
+        for (version, expected) in [
+            ("2.9.10", Severity::Warning),
+            ("2.10.0", Severity::Error),
+            ("2.10.22", Severity::Error),
+            ("2.10.23", Severity::Warning),
+            ("2.13.9", Severity::Warning),
+            ("2.14.0", Severity::Ok),
+            ("2.15.0-RC.1", Severity::Ok),
+        ] {
+            assert_eq!(severity(version), expected, "{version}");
+        }
+    }
+
+    #[test]
+    fn one_copy_of_anything_is_a_warning() {
+        for (copies, expected) in [(1, Severity::Warning), (2, Severity::Ok), (3, Severity::Ok)] {
+            assert_eq!(durability_finding(copies).severity, expected, "{copies}");
+        }
+    }
 }

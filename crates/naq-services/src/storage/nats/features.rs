@@ -3,6 +3,8 @@
 //! Invariant: an option counts as there only when the server echoed it. nats-server 2.9 answers OK to every option that
 //! it does not know and drops it; a header that belongs to a dropped option would be stored as mere text.
 
+use std::ops::Range;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -16,6 +18,9 @@ use crate::{
 pub(super) const FLOOR: Version = Version(2, 9, 10);
 /// Older ones work, but forget acknowledgements when they are killed.
 pub(super) const RECOMMENDED: Version = Version(2, 14, 0);
+
+/// Kills of processes made them forget streams of a cluster (nats-server issue 6888; Jepsen found it mended in 2.10.23).
+pub(super) const LOSES_STREAMS: Range<Version> = Version(2, 10, 0)..Version(2, 10, 23);
 
 /// What the server says of itself and of the account.
 #[derive(Debug, Clone)]
