@@ -122,11 +122,16 @@ async fn every_question_is_answered_and_nothing_is_left(backend: Backend) -> Res
     Ok(())
 }
 
-/// Starts a run that takes long, and returns when its ground is there.
+/// Starts a run that takes long, and returns when jobs enter its ground. The first ground of a run is only looked at.
 async fn long_run(site: &Site) -> Result<NaqProcess> {
+    const LOOKED_AT: u64 = 1 << 20;
     let running = site.naq()?.spawn(&["bench", "run", "--jobs", "1000000"])?;
-    eventually(COMMAND_LIMIT, "the bench has a ground", async || {
-        grounds(site).await.ok().filter(|grounds| !grounds.is_empty())
+    let in_use = |name: &String| match site.server {
+        Some(_) => name.contains("_queue_"),
+        None => fs::metadata(site.dir().join(name)).is_ok_and(|file| file.len() > LOOKED_AT),
+    };
+    eventually(COMMAND_LIMIT, "jobs enter the ground of the bench", async || {
+        grounds(site).await.ok()?.iter().any(in_use).then_some(())
     })
     .await?;
     Ok(running)
@@ -163,7 +168,8 @@ async fn what_a_killed_run_left_is_named_and_removed(backend: Backend) -> Result
     let mut running = long_run(&site).await?;
     running.kill().await?;
     let left = settled(&site).await?;
-    let name: String = left.first().context("nothing was left")?.replace("KV_", "").chars().take(16).collect();
+    let nothing = || format!("nothing was left of a run that said: {}", running.stderr());
+    let name: String = left.first().with_context(nothing)?.replace("KV_", "").chars().take(16).collect();
 
     let next = site.naq()?.run(&[&["bench", "enqueue"][..], &TINY].concat(), BENCH_LIMIT).await?;
     assert_eq!(next.code(), Some(0), "{next:#?}");
