@@ -191,7 +191,7 @@ pub struct QueueStats {
     pub queue: QueueName,
     /// Ready to run, by priority 0 to 3; does not count running ones.
     pub pending: [u64; 4],
-    /// Claimed by a worker.
+    /// Claimed by a worker. On NATS also what was handed back until somebody claims it again.
     pub running: u64,
     /// Waiting for their time.
     pub scheduled: u64,

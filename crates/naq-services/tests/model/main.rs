@@ -1,0 +1,127 @@
+//! Random operations on a store, two clients at a time, against a simple model of it in memory.
+//!
+//! Invariant: whatever a store answers, and whatever it shows afterwards, the model allows; of two calls that exclude each
+//! other exactly one wins. A failing case is shrunk, printed, and kept in `regressions.txt`, which is tried first.
+//!
+//! Not here: time (leases that run out, results that expire), crashes, and what the seam leaves open; the conformance
+//! suite and the chaos harness have those.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use naq_services::storage::{Result, SharedStorage};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    test_runner::{Config, FileFailurePersistence, TestRunner},
+};
+
+#[cfg(feature = "nats")]
+#[path = "../conformance/nats_server.rs"]
+mod nats_server;
+mod op;
+mod play;
+mod state;
+
+/// Operations of one case.
+const LONGEST: usize = 40;
+
+/// Where a case's store is made; a number tells the cases apart.
+enum Ground {
+    #[cfg(feature = "sqlite")]
+    File(tempfile::TempDir),
+    #[cfg(feature = "sqlite")]
+    Memory,
+    #[cfg(feature = "nats")]
+    Nats(nats_server::NatsServer),
+}
+
+impl Ground {
+    async fn open(&self, case: u64) -> Result<SharedStorage> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::File(dir) => {
+                use naq_services::storage::sqlite::{SqliteOptions, open};
+                open(SqliteOptions::file(dir.path().join(format!("{case}.db")))).await
+            }
+            #[cfg(feature = "sqlite")]
+            Self::Memory => {
+                use naq_services::storage::sqlite::{SqliteOptions, open};
+                open(SqliteOptions::memory(format!("model-{case}"))).await
+            }
+            #[cfg(feature = "nats")]
+            Self::Nats(server) => {
+                use naq_services::storage::nats::{ConnectionOptions, NatsOptions, open};
+                let connection =
+                    ConnectionOptions { servers: vec![server.url.clone()], ..ConnectionOptions::default() };
+                open(NatsOptions { connection, prefix: format!("model-{case}"), ..NatsOptions::default() }).await
+            }
+        }
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+/// Tries so many random cases, or as many as `PROPTEST_CASES` says.
+fn judge(runtime: &tokio::runtime::Runtime, ground: &Ground, cases: u32) {
+    static CASE: AtomicU64 = AtomicU64::new(0);
+    let config = Config::default();
+    #[expect(clippy::disallowed_methods, reason = "the variable is proptest's own, which a number here would hide")]
+    let told = std::env::var_os("PROPTEST_CASES").is_some();
+    let config = Config {
+        cases: if told { config.cases } else { cases },
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/model/regressions.txt"))),
+        ..config
+    };
+    let played = TestRunner::new(config).run(&vec(op::any_op(), 1..LONGEST), |ops| {
+        let case = CASE.fetch_add(1, Ordering::Relaxed);
+        let outcome = runtime.block_on(async {
+            let stores = [open(ground, case).await?, open(ground, case).await?];
+            let played = play::play(stores.clone(), &ops).await;
+            for store in stores {
+                store.close().await;
+            }
+            played
+        });
+        outcome.map_err(TestCaseError::fail)
+    });
+    if let Err(failure) = played {
+        panic!("{failure}");
+    }
+}
+
+async fn open(ground: &Ground, case: u64) -> std::result::Result<SharedStorage, String> {
+    ground.open(case).await.map_err(|error| format!("open: {error}"))
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn a_sqlite_file_is_what_the_model_says() {
+    judge(&runtime(), &Ground::File(tempfile::TempDir::new().expect("a folder")), 60);
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn memory_is_what_the_model_says() {
+    judge(&runtime(), &Ground::Memory, 60);
+}
+
+#[cfg(feature = "nats")]
+fn judge_nats(name: &str, variable: &str) {
+    let runtime = runtime();
+    let server = runtime.block_on(nats_server::NatsServer::start(name, variable));
+    judge(&runtime, &Ground::Nats(server), 30);
+}
+
+#[cfg(feature = "nats")]
+#[test]
+fn nats_2_9_is_what_the_model_says() {
+    judge_nats("nats-server-2.9", "NAQ_TEST_NATS_2_9");
+}
+
+#[cfg(feature = "nats")]
+#[test]
+fn nats_2_15_is_what_the_model_says() {
+    judge_nats("nats-server-2.15", "NAQ_TEST_NATS_2_15");
+}

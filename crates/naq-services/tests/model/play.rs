@@ -1,0 +1,854 @@
+//! Plays a case: each operation on the store and on the model, compared at once and at the end.
+
+use std::{
+    fmt::Debug,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use naq_models::{Job, JobError, JobId, JobResult, JobStatus, Priority, QueueName, RawJson, Timestamp, WireFormat};
+use naq_services::storage::{
+    self, Action, Bucket, Claim, ConsumerEvent, ConsumerOptions, DeadLetter, Demand, Ended, Ending, Enqueued,
+    EnqueuedAll, Lane, ListFilter, Promoted, Promotion, QueueOptions, QueueStats, ResultRecord, RunningAt, RunningJobs,
+    Settled, Settlement, SharedStorage, Sighting, StorageError, StorageErrorKind,
+};
+
+use crate::{
+    op::{At, CHOSEN, Client, How, KEYS, Op, When},
+    state::{Entry, Kept, Place, Value},
+};
+
+/// What was broken, in words.
+pub(crate) type Verdict<T = ()> = Result<T, String>;
+
+/// A lease that no case outlasts.
+const LEASE: Duration = Duration::from_secs(300);
+/// How long a store may take until it shows what it did: nats-server removes an acknowledged job a moment later.
+const PATIENCE: Duration = Duration::from_secs(5);
+const DAY: Duration = Duration::from_secs(86_400);
+/// More than a case has jobs.
+const MANY: usize = 100;
+const QUEUE: &str = "q";
+
+/// In a bucket that keeps what was replaced, in one that does not, and among other keys.
+const KEY_PLACES: [(Bucket, &str); KEYS] =
+    [(Bucket::Schedules, "model.a"), (Bucket::Workers, "model.b"), (Bucket::Unique, "model.c")];
+
+struct Held {
+    entry: usize,
+    claim: Claim,
+}
+
+struct Play {
+    stores: [SharedStorage; 2],
+    now: Timestamp,
+    entries: Vec<Entry>,
+    held: Vec<Held>,
+    keys: [Option<Value>; KEYS],
+    /// Counts what enters the queue.
+    turn: u64,
+    /// Nothing was handed back, so that a lane is in the order of its turns.
+    in_order: bool,
+    /// Tells results apart.
+    mark: u64,
+}
+
+struct Nobody;
+
+impl RunningJobs for Nobody {
+    fn running(&self, _id: &JobId) -> Option<RunningAt> {
+        None
+    }
+}
+
+/// Plays a case on two connections to a store.
+pub(crate) async fn play(stores: [SharedStorage; 2], ops: &[Op]) -> Verdict {
+    let now = said("now", stores[0].now().await)?;
+    let entries =
+        (0..CHOSEN).map(|n| Entry::new(job(JobId::new(format!("chosen-{n}")).expect("an id"), now, 0))).collect();
+    let mut play =
+        Play { stores, now, entries, held: Vec::new(), keys: Default::default(), turn: 0, in_order: true, mark: 0 };
+    for (n, op) in ops.iter().enumerate() {
+        play.step(op).await.map_err(|broken| format!("at operation {n}, {op:?}: {broken}"))?;
+    }
+    play.finish().await.map_err(|broken| format!("at the end: {broken}"))
+}
+
+fn job(id: JobId, now: Timestamp, priority: u8) -> Job {
+    let mut job = Job::new(id, "model.job", RawJson::parse("{}").expect("JSON"), now);
+    job.queue = QueueName::new(QUEUE).expect("a name");
+    job.priority = Priority::new(priority).expect("a priority");
+    job
+}
+
+fn stored(job: &Job, status: JobStatus) -> storage::Entry {
+    storage::Entry::new(job, status, WireFormat::Json).expect("JSON is built in")
+}
+
+fn pending(job: &Job) -> storage::Entry {
+    stored(job, JobStatus::Pending)
+}
+
+fn said<T>(what: &str, answer: Result<T, StorageError>) -> Verdict<T> {
+    answer.map_err(|error| format!("{what}: {error}"))
+}
+
+fn same<T: PartialEq + Debug>(what: &str, found: &T, expected: &T) -> Verdict {
+    if found == expected { Ok(()) } else { Err(format!("{what}: found {found:?}, expected {expected:?}")) }
+}
+
+/// The one answer of a call for one.
+fn only<T>(mut answers: Vec<Result<T, StorageError>>, what: &str) -> Verdict<T> {
+    match (answers.pop(), answers.is_empty()) {
+        (Some(answer), true) => said(what, answer),
+        _ => Err(format!("{what}: not one answer")),
+    }
+}
+
+/// Tries until it holds.
+async fn eventually<F: Future<Output = Verdict>>(check: impl Fn() -> F) -> Verdict {
+    let begun = Instant::now();
+    loop {
+        match check().await {
+            Ok(()) => return Ok(()),
+            Err(broken) if begun.elapsed() > PATIENCE => return Err(broken),
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+/// The place in `list` that a number names, of those that fit.
+fn pick(list: &[Entry], number: usize, fits: impl Fn(&Entry) -> bool) -> Option<usize> {
+    let fitting: Vec<usize> = (0..list.len()).filter(|n| fits(&list[*n])).collect();
+    fitting.get(number % fitting.len().max(1)).copied()
+}
+
+impl Play {
+    async fn step(&mut self, op: &Op) -> Verdict {
+        match *op {
+            Op::Enqueue { by, id, priority, when } => self.enqueue(by, id, priority, when).await,
+            Op::EnqueueFresh { by, priority, when } => {
+                let mut random = [0; 10];
+                random[9] = u8::try_from(self.entries.len()).expect("few jobs");
+                let id = JobId::generate(self.now, random);
+                self.entries.push(Entry::new(job(id, self.now, priority)));
+                self.enqueue(by, self.entries.len() - 1, priority, when).await
+            }
+            Op::EnqueueAll { by, ref ids, priority } => self.enqueue_all(by, ids, priority).await,
+            Op::Claim { by, priority } => {
+                let claims = self.claim(by, priority, self.waiting_in(priority)).await?;
+                let turns: Vec<_> = claims.iter().map(|held| self.entries[held.entry].place.clone()).collect();
+                if self.in_order && !turns.is_sorted_by_key(turn_of) {
+                    return Err(format!("claimed out of order: {turns:?}"));
+                }
+                self.hold(claims)
+            }
+            Op::ClaimBoth { priority } => {
+                let there = self.waiting_in(priority);
+                let (one, other) = tokio::join!(self.grab(0, priority, MANY), self.grab(1, priority, MANY));
+                let claims = self.read_claims(one?.into_iter().chain(other?).collect(), &there)?;
+                let rest = there.into_iter().filter(|entry| claims.iter().all(|held| held.entry != *entry)).collect();
+                let rest = self.claim(0, priority, rest).await?;
+                self.hold(claims.into_iter().chain(rest).collect())
+            }
+            Op::Settle { by, claim, how } => match self.held.len() {
+                0 => Ok(()),
+                count => {
+                    let held = self.held.swap_remove(claim % count);
+                    self.settle(by, held, how).await
+                }
+            },
+            Op::End { by, job } => self.end(by, job).await,
+            Op::Requeue { by, job } => self.requeue(by, job).await,
+            Op::Reschedule { by, job, at } => self.reschedule(by, job, at).await,
+            Op::Promote { by, job, at } => self.promote(by, job, at).await,
+            Op::RemoveLetter { by, job } => {
+                let n = job % self.entries.len();
+                let removed =
+                    said("remove the letter", self.stores[by].remove_dead_letter(&self.entries[n].job.id).await)?;
+                same("a letter was there", &removed, &self.entries[n].letter)?;
+                self.entries[n].letter = false;
+                self.look(n).await
+            }
+            Op::RemoveResult { by, job, at } => {
+                let Some(n) = pick(&self.entries, job, |entry| entry.result.is_some() && !entry.letter) else {
+                    return Ok(());
+                };
+                let revision = self.entries[n].result.as_ref().map_or(0, |kept| kept.revision);
+                let named = revision + u64::from(at == At::Stale);
+                let removed = self.stores[by].remove_result(&self.entries[n].job.id, named).await;
+                same("a result was removed", &said("remove the result", removed)?, &(at == At::Present))?;
+                if at == At::Present {
+                    self.entries[n].result = None;
+                }
+                self.look(n).await
+            }
+            Op::CreateKey { by, key, value } => self.create_key(by, key, value).await,
+            Op::UpdateKey { by, key, value, at } => self.update_key(by, key, value, at).await,
+            Op::DeleteKey { by, key, at } => self.delete_key(by, key, at).await,
+            Op::RaceEnqueue { .. }
+            | Op::RaceEnd { .. }
+            | Op::RaceEndAndSettle { .. }
+            | Op::RaceRequeue { .. }
+            | Op::RacePromote { .. }
+            | Op::RacePromoteAndReschedule { .. }
+            | Op::RaceUpdateKey { .. } => self.race(op).await,
+        }
+    }
+
+    // ---- In ----------------------------------------------------------------------------------------------------
+
+    fn new_life(&self, n: usize, priority: u8, when: When) -> (Job, JobStatus) {
+        let mut new = job(self.entries[n].job.id.clone(), self.now, priority);
+        let status = match when {
+            When::Now => JobStatus::Pending,
+            When::Later => JobStatus::Scheduled,
+            When::OnOthers => JobStatus::Waiting,
+        };
+        new.run_at = (when == When::Later).then(|| self.now.saturating_add(DAY));
+        (new, status)
+    }
+
+    async fn enqueue(&mut self, by: Client, n: usize, priority: u8, when: When) -> Verdict {
+        let (new, status) = self.new_life(n, priority, when);
+        let answer = only(self.stores[by].enqueue(vec![stored(&new, status)]).await, "enqueue")?;
+        let expected = if self.entries[n].is_free() { Enqueued::Stored } else { Enqueued::Duplicate };
+        same("enqueue", &answer, &expected)?;
+        if expected == Enqueued::Stored {
+            self.put(n, new, status).await?;
+        }
+        self.look(n).await
+    }
+
+    async fn enqueue_all(&mut self, by: Client, ids: &[usize], priority: u8) -> Verdict {
+        let lives: Vec<Job> = ids.iter().map(|n| self.new_life(*n, priority, When::Now).0).collect();
+        let taken: Vec<_> = (0..ids.len())
+            .filter(|at| !self.entries[ids[*at]].is_free() || ids[..*at].contains(&ids[*at]))
+            .map(EnqueuedAll::Taken)
+            .collect();
+        match self.stores[by].enqueue_all(lives.iter().map(pending).collect()).await {
+            Err(error) if error.kind() == StorageErrorKind::Unsupported => {}
+            // Which of them is named is the store's choice.
+            Ok(answer) if taken.contains(&answer) => {}
+            answer => {
+                same("enqueue all", &said("enqueue all", answer)?, &EnqueuedAll::Stored)?;
+                same("what was taken", &taken, &Vec::new())?;
+                for (n, life) in ids.iter().zip(lives) {
+                    self.put(*n, life, JobStatus::Pending).await?;
+                }
+            }
+        }
+        for n in ids {
+            self.look(*n).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a job is stored.
+    async fn put(&mut self, n: usize, job: Job, status: JobStatus) -> Verdict {
+        self.turn += 1;
+        self.entries[n].place = match status {
+            JobStatus::Pending => Place::Queued { turn: self.turn, held: false },
+            status => Place::Waits { status, revision: self.revision(&job.id).await? },
+        };
+        self.entries[n].job = job;
+        Ok(())
+    }
+
+    async fn revision(&self, id: &JobId) -> Verdict<u64> {
+        let found = said("get scheduled", self.stores[0].get_scheduled(std::slice::from_ref(id)).await)?;
+        match &found[..] {
+            [Some(entry)] => Ok(entry.revision),
+            other => Err(format!("the scheduled entry of {id}: {other:?}")),
+        }
+    }
+
+    // ---- Claims ------------------------------------------------------------------------------------------------
+
+    /// What of a priority nobody holds.
+    fn waiting_in(&self, priority: u8) -> Vec<usize> {
+        let free = |entry: &Entry| {
+            matches!(entry.place, Place::Queued { held: false, .. }) && entry.job.priority.get() == priority
+        };
+        (0..self.entries.len()).filter(|n| free(&self.entries[*n])).collect()
+    }
+
+    /// Everything that a new consumer is given until it hears that nothing is left.
+    async fn grab(&self, by: Client, priority: u8, most: usize) -> Verdict<Vec<Claim>> {
+        let queue = QueueOptions { name: QueueName::new(QUEUE).expect("a name"), lease: LEASE, max_ack_pending: None };
+        let options =
+            ConsumerOptions { worker_id: format!("client-{by}"), queues: vec![queue], running: Arc::new(Nobody) };
+        let mut consumer = said("open a consumer", self.stores[by].open_consumer(options).await)?;
+        let lane = Lane { queue: 0, priority: Priority::new(priority).expect("a priority") };
+        consumer.demand(Demand { lanes: vec![(lane, most)] });
+        let mut claims = Vec::new();
+        loop {
+            match tokio::time::timeout(PATIENCE, consumer.next()).await {
+                Ok(ConsumerEvent::Claimed(more)) => claims.extend(more),
+                Ok(ConsumerEvent::Empty(_)) => break,
+                Ok(ConsumerEvent::Trouble(error)) => return Err(format!("a consumer's trouble: {error}")),
+                Err(_) => return Err(format!("a consumer is silent after {} claims", claims.len())),
+            }
+        }
+        said("close a consumer", consumer.close().await)?;
+        Ok(claims)
+    }
+
+    /// Claims all of these, and nothing else.
+    async fn claim(&mut self, by: Client, priority: u8, mut there: Vec<usize>) -> Verdict<Vec<Held>> {
+        let (mut all, begun) = (Vec::new(), Instant::now());
+        loop {
+            let claims = self.grab(by, priority, MANY).await?;
+            let claims = self.read_claims(claims, &there)?;
+            if !claims.is_empty() && !all.is_empty() {
+                // What came late was given back on the way.
+                self.in_order = false;
+            }
+            there.retain(|entry| claims.iter().all(|held| held.entry != *entry));
+            all.extend(claims);
+            if there.is_empty() {
+                return Ok(all);
+            }
+            if begun.elapsed() > PATIENCE {
+                let missing: Vec<_> = there.iter().map(|n| &self.entries[*n].job.id).collect();
+                return Err(format!("not given to anybody: {missing:?}"));
+            }
+        }
+    }
+
+    /// Whose the claims are; each must be of one that was there, and as it was stored.
+    fn read_claims(&self, claims: Vec<Claim>, there: &[usize]) -> Verdict<Vec<Held>> {
+        let mut held: Vec<Held> = Vec::with_capacity(claims.len());
+        for claim in claims {
+            let id = &claim.address.id;
+            let whose = there.iter().copied().find(|n| self.entries[*n].job.id == *id);
+            let entry = whose.ok_or_else(|| format!("{id} was given out, and is nobody's to give"))?;
+            if held.iter().any(|other| other.entry == entry) {
+                return Err(format!("{id} was given out twice"));
+            }
+            same("the body of a claim", &claim.body, &pending(&self.entries[entry].job).body)?;
+            held.push(Held { entry, claim });
+        }
+        Ok(held)
+    }
+
+    fn hold(&mut self, claims: Vec<Held>) -> Verdict {
+        for held in &claims {
+            match &mut self.entries[held.entry].place {
+                Place::Queued { held, .. } if !*held => *held = true,
+                place => return Err(format!("claimed where it is {place:?}")),
+            }
+        }
+        self.held.extend(claims);
+        Ok(())
+    }
+
+    fn result(&mut self, job: &Job, status: JobStatus) -> ResultRecord {
+        self.mark += 1;
+        let mut result = JobResult::of(job, status, self.now);
+        match status {
+            JobStatus::Completed => result.result = RawJson::from_value(&self.mark).ok(),
+            _ => result.error = Some(JobError::new("model", self.mark.to_string(), self.now)),
+        }
+        ResultRecord { status, body: Bytes::from(result.encode()), generation: job.generation, ttl: DAY }
+    }
+
+    fn settlement(held: &Held, action: Action) -> Settlement {
+        Settlement {
+            lease: held.claim.lease.clone(),
+            address: held.claim.address.clone(),
+            action,
+            fenced: false,
+            clear_scheduled: held.claim.doubtful,
+        }
+    }
+
+    async fn settle(&mut self, by: Client, held: Held, how: How) -> Verdict {
+        let n = held.entry;
+        let job = self.entries[n].job.clone();
+        if held.claim.doubtful {
+            let review = said("review", self.stores[by].review(&held.claim).await)?;
+            let newer = review.result.as_ref().is_some_and(|result| result.revision > job.generation);
+            let later = review.scheduled_run.is_some_and(|run| run > job.run);
+            if newer || later || review.suspect {
+                return Err(format!("the review of an innocent job: {review:?}"));
+            }
+        }
+        let how = if how == How::Vanishes && self.entries[n].result.is_some() { How::Completes } else { how };
+        let action = match how {
+            How::HandedBack => {
+                said("hand back", self.stores[by].hand_back(vec![held.claim.lease.clone()]).await)?;
+                self.in_order = false;
+                if let Place::Queued { held, .. } = &mut self.entries[n].place {
+                    *held = false;
+                }
+                return self.look(n).await;
+            }
+            How::Retries => {
+                let mut next = job.clone();
+                (next.run, next.attempt, next.run_at) =
+                    (job.run + 1, job.attempt + 1, Some(self.now.saturating_add(DAY)));
+                let action = Action::Again(stored(&next, JobStatus::Retry));
+                self.settled(by, &held, action, Settled::Done).await?;
+                self.put(n, next, JobStatus::Retry).await?;
+                return self.look(n).await;
+            }
+            How::Vanishes => Action::End { result: None, dead_letter: None, unique_key: None },
+            How::Completes => {
+                let result = Some(self.result(&job, JobStatus::Completed));
+                Action::End { result, dead_letter: None, unique_key: None }
+            }
+            How::Fails => {
+                let result = Some(self.result(&job, JobStatus::Failed));
+                let letter = DeadLetter {
+                    address: held.claim.address.clone(),
+                    body: held.claim.body.clone(),
+                    error: JobError::new("model", "failed", self.now),
+                    kind: Some(job.kind.clone()),
+                };
+                Action::End { result, dead_letter: Some(letter), unique_key: None }
+            }
+        };
+        let result = match &action {
+            Action::End { result, .. } => result.clone(),
+            Action::Again(_) => None,
+        };
+        self.settled(by, &held, action, Settled::Done).await?;
+        self.entries[n].letter |= how == How::Fails;
+        self.ended(n, result).await
+    }
+
+    async fn settled(&self, by: Client, held: &Held, action: Action, expected: Settled) -> Verdict {
+        let answer = only(self.stores[by].settle(vec![Self::settlement(held, action)]).await, "settle")?;
+        same("settle", &answer, &expected)
+    }
+
+    /// Notes that a job has ended with a result, or with none kept.
+    async fn ended(&mut self, n: usize, result: Option<ResultRecord>) -> Verdict {
+        self.entries[n].place = Place::Nowhere;
+        if let Some(record) = result {
+            let found = said("get the result", self.stores[0].get_result(&self.entries[n].job.id).await)?;
+            let found = found.ok_or("there is no result")?;
+            same("the result", &found.body, &record.body)?;
+            let before = self.entries[n].result.as_ref().map_or(0, |kept| kept.revision);
+            if found.revision <= before {
+                return Err(format!("revision {} of a result after {before}", found.revision));
+            }
+            self.entries[n].result = Some(Kept { body: found.body, revision: found.revision });
+        }
+        self.look(n).await
+    }
+
+    // ---- Without a lease ---------------------------------------------------------------------------------------
+
+    fn ending(&mut self, n: usize) -> (Ending, ResultRecord) {
+        let job = self.entries[n].job.clone();
+        let record = self.result(&job, JobStatus::Cancelled);
+        let address = pending(&job).address;
+        (Ending { address, result: Some(record.clone()), dead_letter: None, unique_key: None }, record)
+    }
+
+    async fn end(&mut self, by: Client, number: usize) -> Verdict {
+        let Some(n) = pick(&self.entries, number, |entry| !entry.is_free()) else { return Ok(()) };
+        let (ending, record) = self.ending(n);
+        let answer = said("end", self.stores[by].end(ending).await)?;
+        if self.entries[n].place == Place::Nowhere {
+            same("end", &answer, &Ended::AlreadyEnded)?;
+            return self.look(n).await;
+        }
+        same("end", &answer, &Ended::Done)?;
+        self.ended(n, Some(record)).await?;
+        self.too_late(by, n).await
+    }
+
+    /// The worker that ran a job when it was ended settles it: nothing comes of that.
+    async fn too_late(&mut self, by: Client, n: usize) -> Verdict {
+        let Some(at) = self.held.iter().position(|held| held.entry == n) else { return Ok(()) };
+        let held = self.held.swap_remove(at);
+        let result = Some(self.result(&self.entries[n].job.clone(), JobStatus::Completed));
+        let action = Action::End { result, dead_letter: None, unique_key: None };
+        self.settled(by, &held, action, Settled::AlreadyEnded).await?;
+        self.look(n).await
+    }
+
+    async fn requeue(&mut self, by: Client, number: usize) -> Verdict {
+        if let Some(n) = pick(&self.entries, number, Entry::has_ended) {
+            let next = self.reborn(n);
+            let answer = said("requeue", self.stores[by].requeue(pending(&next)).await)?;
+            same("requeue", &answer, &Enqueued::Stored)?;
+            self.entries[n].letter = false;
+            self.put(n, next, JobStatus::Pending).await?;
+            self.look(n).await?;
+        }
+        // The same call once more, for whatever is in its queue.
+        let Some(n) = pick(&self.entries, number, |entry| matches!(entry.place, Place::Queued { .. })) else {
+            return Ok(());
+        };
+        let again = said("requeue", self.stores[by].requeue(pending(&self.entries[n].job)).await)?;
+        same("requeue again", &again, &Enqueued::Duplicate)?;
+        self.look(n).await
+    }
+
+    fn reborn(&self, n: usize) -> Job {
+        let entry = &self.entries[n];
+        entry.job.clone().reborn(entry.result.as_ref().map_or(0, |kept| kept.revision))
+    }
+
+    // ---- What waits --------------------------------------------------------------------------------------------
+
+    fn moved(&self, n: usize) -> Job {
+        let mut job = self.entries[n].job.clone();
+        job.run_at = job.run_at.map(|at| at.saturating_add(DAY));
+        job
+    }
+
+    async fn reschedule(&mut self, by: Client, number: usize, at: At) -> Verdict {
+        let timed = |entry: &Entry| entry.waits().is_some_and(|(_, status)| status != JobStatus::Waiting);
+        let Some(n) = pick(&self.entries, number, timed) else { return Ok(()) };
+        let Some((revision, status)) = self.entries[n].waits() else { return Ok(()) };
+        let moved = self.moved(n);
+        let answer = self.stores[by].reschedule(stored(&moved, status), revision - u64::from(at == At::Stale)).await;
+        if at == At::Stale {
+            same("reschedule", &answer.map_err(|error| error.kind()), &Err(StorageErrorKind::Conflict))?;
+        } else {
+            said("reschedule", answer)?;
+            self.put(n, moved, status).await?;
+        }
+        self.look(n).await
+    }
+
+    fn promotion(&self, n: usize, revision: u64) -> (Promotion, Job) {
+        let promoted = self.entries[n].job.clone().promoted();
+        (Promotion { revision, entry: pending(&promoted) }, promoted)
+    }
+
+    async fn promote(&mut self, by: Client, number: usize, at: At) -> Verdict {
+        let Some(n) = pick(&self.entries, number, |entry| entry.waits().is_some()) else { return Ok(()) };
+        let Some((revision, _)) = self.entries[n].waits() else { return Ok(()) };
+        let (promotion, promoted) = self.promotion(n, revision - u64::from(at == At::Stale));
+        let answer = only(self.stores[by].promote(vec![promotion]).await, "promote")?;
+        if at == At::Stale {
+            same("promote", &answer, &Promoted::Superseded)?;
+        } else {
+            same("promote", &answer, &Promoted::Done)?;
+            self.put(n, promoted, JobStatus::Pending).await?;
+        }
+        self.look(n).await
+    }
+
+    // ---- Keys --------------------------------------------------------------------------------------------------
+
+    async fn create_key(&mut self, by: Client, key: usize, value: u8) -> Verdict {
+        let ((bucket, name), value) = (KEY_PLACES[key], Bytes::from(vec![value]));
+        let answer = self.stores[by].kv_create(bucket, name, value.clone(), None).await;
+        match &self.keys[key] {
+            Some(_) => same("create a key", &answer.map_err(|error| error.kind()), &Err(StorageErrorKind::Conflict))?,
+            None => self.keys[key] = Some(Value { value, revision: said("create a key", answer)? }),
+        }
+        self.look_at_key(key).await
+    }
+
+    async fn update_key(&mut self, by: Client, key: usize, value: u8, at: At) -> Verdict {
+        let ((bucket, name), value) = (KEY_PLACES[key], Bytes::from(vec![value]));
+        let present = self.keys[key].as_ref().map_or(1, |value| value.revision);
+        let named = present + u64::from(at == At::Stale);
+        let answer = self.stores[by].kv_update(bucket, name, value.clone(), named, None).await;
+        if self.keys[key].is_some() && at == At::Present {
+            let revision = said("update a key", answer)?;
+            if revision <= present {
+                return Err(format!("revision {revision} of a key after {present}"));
+            }
+            self.keys[key] = Some(Value { value, revision });
+        } else {
+            same("update a key", &answer.map_err(|error| error.kind()), &Err(StorageErrorKind::Conflict))?;
+        }
+        self.look_at_key(key).await
+    }
+
+    async fn delete_key(&mut self, by: Client, key: usize, at: Option<At>) -> Verdict {
+        let (bucket, name) = KEY_PLACES[key];
+        let present = self.keys[key].as_ref().map_or(1, |value| value.revision);
+        let named = at.map(|at| present + u64::from(at == At::Stale));
+        let removed = said("delete a key", self.stores[by].kv_delete(bucket, name, named).await)?;
+        same("a key was removed", &removed, &(self.keys[key].is_some() && at != Some(At::Stale)))?;
+        if removed {
+            self.keys[key] = None;
+        }
+        self.look_at_key(key).await
+    }
+
+    async fn look_at_key(&self, key: usize) -> Verdict {
+        let (bucket, name) = KEY_PLACES[key];
+        for store in &self.stores {
+            let found = said("get a key", store.kv_get(bucket, name).await)?;
+            let found = found.map(|entry| Value { value: entry.value, revision: entry.revision });
+            same("a key", &found, &self.keys[key])?;
+        }
+        Ok(())
+    }
+
+    // ---- Both at once ------------------------------------------------------------------------------------------
+
+    async fn race(&mut self, op: &Op) -> Verdict {
+        let [a, b] = self.stores.clone();
+        match *op {
+            Op::RaceEnqueue { id: n } => {
+                let lives = [self.new_life(n, 0, When::Now).0, self.new_life(n, 1, When::Now).0];
+                let (one, other) =
+                    tokio::join!(a.enqueue(vec![pending(&lives[0])]), b.enqueue(vec![pending(&lives[1])]));
+                let answers = [only(one, "enqueue")?, only(other, "enqueue")?];
+                let won = winner("enqueue", answers, Enqueued::Stored, Enqueued::Duplicate, self.entries[n].is_free())?;
+                if let Some(won) = won {
+                    self.put(n, lives[won].clone(), JobStatus::Pending).await?;
+                }
+                self.look(n).await
+            }
+            Op::RaceEnd { job } => {
+                let Some(n) = pick(&self.entries, job, |entry| entry.place != Place::Nowhere) else { return Ok(()) };
+                let ((one, first), (other, second)) = (self.ending(n), self.ending(n));
+                let (one, other) = tokio::join!(a.end(one), b.end(other));
+                let answers = [said("end", one)?, said("end", other)?];
+                let won = winner("end", answers, Ended::Done, Ended::AlreadyEnded, true)?;
+                self.ended(n, Some(if won == Some(0) { first } else { second })).await?;
+                self.too_late(0, n).await
+            }
+            Op::RaceEndAndSettle { claim } => {
+                if self.held.is_empty() {
+                    return Ok(());
+                }
+                let held = self.held.swap_remove(claim % self.held.len());
+                let n = held.entry;
+                let (ending, cancelled) = self.ending(n);
+                let completed = self.result(&self.entries[n].job.clone(), JobStatus::Completed);
+                let action = Action::End { result: Some(completed.clone()), dead_letter: None, unique_key: None };
+                let (ended, settled) = tokio::join!(a.end(ending), b.settle(vec![Self::settlement(&held, action)]));
+                let record = match (said("end", ended)?, only(settled, "settle")?) {
+                    (Ended::Done, Settled::AlreadyEnded) => cancelled,
+                    (Ended::AlreadyEnded, Settled::Done) => completed,
+                    both => return Err(format!("an end and a settlement at once: {both:?}")),
+                };
+                self.ended(n, Some(record)).await
+            }
+            Op::RaceRequeue { job } => {
+                let Some(n) = pick(&self.entries, job, Entry::has_ended) else { return Ok(()) };
+                let next = self.reborn(n);
+                let (one, other) = tokio::join!(a.requeue(pending(&next)), b.requeue(pending(&next)));
+                let answers = [said("requeue", one)?, said("requeue", other)?];
+                winner("requeue", answers, Enqueued::Stored, Enqueued::Duplicate, true)?;
+                self.entries[n].letter = false;
+                self.put(n, next, JobStatus::Pending).await?;
+                self.look(n).await
+            }
+            Op::RacePromote { job } => {
+                let Some(n) = pick(&self.entries, job, |entry| entry.waits().is_some()) else { return Ok(()) };
+                let Some((revision, _)) = self.entries[n].waits() else { return Ok(()) };
+                let (promotion, promoted) = self.promotion(n, revision);
+                let (one, other) = tokio::join!(a.promote(vec![promotion.clone()]), b.promote(vec![promotion]));
+                let answers = [only(one, "promote")?, only(other, "promote")?];
+                winner("promote", answers, Promoted::Done, Promoted::Superseded, true)?;
+                self.put(n, promoted, JobStatus::Pending).await?;
+                self.look(n).await
+            }
+            Op::RacePromoteAndReschedule { job } => {
+                let timed = |entry: &Entry| entry.waits().is_some_and(|(_, status)| status != JobStatus::Waiting);
+                let Some(n) = pick(&self.entries, job, timed) else { return Ok(()) };
+                let Some((revision, status)) = self.entries[n].waits() else { return Ok(()) };
+                let (promotion, promoted) = self.promotion(n, revision);
+                let moved = self.moved(n);
+                let (one, other) =
+                    tokio::join!(a.promote(vec![promotion]), b.reschedule(stored(&moved, status), revision));
+                match (only(one, "promote")?, other.map_err(|error| error.kind())) {
+                    (Promoted::Done, Err(StorageErrorKind::Conflict)) => {
+                        self.put(n, promoted, JobStatus::Pending).await?;
+                    }
+                    (Promoted::Superseded, Ok(())) => self.put(n, moved, status).await?,
+                    both => return Err(format!("a promotion and another time at once: {both:?}")),
+                }
+                self.look(n).await
+            }
+            Op::RaceUpdateKey { key } => {
+                let Some(present) = self.keys[key].clone() else { return Ok(()) };
+                let ((bucket, name), values) = (KEY_PLACES[key], [Bytes::from_static(b"a"), Bytes::from_static(b"b")]);
+                let (one, other) = tokio::join!(
+                    a.kv_update(bucket, name, values[0].clone(), present.revision, None),
+                    b.kv_update(bucket, name, values[1].clone(), present.revision, None),
+                );
+                let kinds = (one.as_ref().map_err(StorageError::kind), other.as_ref().map_err(StorageError::kind));
+                let (won, revision) = match kinds {
+                    (Ok(revision), Err(StorageErrorKind::Conflict)) => (0, *revision),
+                    (Err(StorageErrorKind::Conflict), Ok(revision)) => (1, *revision),
+                    both => return Err(format!("two updates at once: {both:?}")),
+                };
+                self.keys[key] = Some(Value { value: values[won].clone(), revision });
+                self.look_at_key(key).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    // ---- What is seen ------------------------------------------------------------------------------------------
+
+    /// Both clients see of an id what the model knows.
+    async fn look(&self, n: usize) -> Verdict {
+        let entry = &self.entries[n];
+        let mut expected = Vec::new();
+        let body = pending(&entry.job).body;
+        match &entry.place {
+            Place::Nowhere => {}
+            Place::Queued { .. } => expected.push(("queued".to_owned(), body)),
+            Place::Waits { status, revision } => {
+                expected.push((format!("{status} at {revision}, run {}", entry.job.run), body))
+            }
+        }
+        if entry.letter {
+            expected.push(("dead".to_owned(), Bytes::new()));
+        }
+        if let Some(kept) = &entry.result {
+            expected.push((format!("ended at {}", kept.revision), kept.body.clone()));
+        }
+        for store in &self.stores {
+            eventually(|| async {
+                let seen = match store.get_job(&entry.job.id).await {
+                    Err(error) if error.kind() == StorageErrorKind::NotFound => Vec::new(),
+                    seen => said("get a job", seen)?,
+                };
+                let mut seen: Vec<_> = seen.into_iter().map(seen_as).collect();
+                seen.sort_by_key(|(what, _)| {
+                    ["queued", "dead", "ended"].iter().position(|known| what.starts_with(known))
+                });
+                let mut expected = expected.clone();
+                expected.sort_by_key(|(what, _)| {
+                    ["queued", "dead", "ended"].iter().position(|known| what.starts_with(known))
+                });
+                same(&format!("what is seen of {}", entry.job.id), &seen, &expected)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(&self) -> Verdict {
+        for n in 0..self.entries.len() {
+            self.look(n).await?;
+        }
+        for key in 0..KEYS {
+            self.look_at_key(key).await?;
+        }
+        let store = &self.stores[1];
+        eventually(|| async { same("the list", &self.listed(store).await?, &self.all()) }).await?;
+        eventually(|| async {
+            let queue = QueueName::new(QUEUE).expect("a name");
+            let mut found = said("queue stats", store.queue_stats(Some(&queue)).await)?;
+            let mut found = found.pop().ok_or("no numbers")?;
+            found.oldest_pending = None;
+            let mut expected = self.numbers(queue);
+            if !self.in_order && store.info().backend == "nats" {
+                // What was handed back counts as claimed there until it is claimed again.
+                for numbers in [&mut found, &mut expected] {
+                    (numbers.pending, numbers.running) =
+                        ([numbers.pending.iter().sum::<u64>() + numbers.running, 0, 0, 0], 0);
+                }
+            }
+            same("the numbers", &found, &expected)
+        })
+        .await?;
+        self.due(store).await
+    }
+
+    /// All that there is, as a list shows it: which ids, and as what.
+    fn all(&self) -> Vec<(String, &'static str)> {
+        let mut all = Vec::new();
+        for entry in &self.entries {
+            let id = entry.job.id.to_string();
+            match entry.place {
+                Place::Nowhere => {}
+                Place::Queued { .. } => all.push((id.clone(), "queued")),
+                Place::Waits { .. } => all.push((id.clone(), "waits")),
+            }
+            all.extend(entry.letter.then(|| (id.clone(), "dead")));
+            all.extend(entry.result.is_some().then_some((id, "ended")));
+        }
+        all.sort();
+        all
+    }
+
+    async fn listed(&self, store: &SharedStorage) -> Verdict<Vec<(String, &'static str)>> {
+        let mut filter = ListFilter { queue: None, statuses: Vec::new(), limit: 3, cursor: None };
+        let mut all = Vec::new();
+        loop {
+            let page = said("list", store.list(&filter).await)?;
+            all.extend(page.items.iter().map(|item| {
+                let what = match item {
+                    Sighting::Queued { .. } => "queued",
+                    Sighting::Scheduled(_) => "waits",
+                    Sighting::Dead(_) => "dead",
+                    Sighting::Ended(_) => "ended",
+                };
+                (item.id().to_string(), what)
+            }));
+            filter.cursor = page.next;
+            if filter.cursor.is_none() {
+                all.sort();
+                return Ok(all);
+            }
+        }
+    }
+
+    fn numbers(&self, queue: QueueName) -> QueueStats {
+        let mut numbers = QueueStats::empty(queue);
+        for entry in &self.entries {
+            match &entry.place {
+                Place::Nowhere => {}
+                Place::Queued { .. } if entry.is_held() => numbers.running += 1,
+                Place::Queued { .. } => numbers.pending[usize::from(entry.job.priority.get())] += 1,
+                Place::Waits { status: JobStatus::Retry, .. } => numbers.retry += 1,
+                Place::Waits { status: JobStatus::Waiting, .. } => numbers.waiting += 1,
+                Place::Waits { .. } => numbers.scheduled += 1,
+            }
+            numbers.failed += u64::from(entry.letter);
+        }
+        numbers
+    }
+
+    /// A feed that is opened now has what waits for its time, and no more.
+    async fn due(&self, store: &SharedStorage) -> Verdict {
+        let mut feed = said("open a due feed", store.open_due_feed().await)?;
+        let far = self.now.saturating_add(DAY * 1000);
+        let mut found: Vec<_> = said("due", feed.due(far, MANY).await)?.into_iter().map(|entry| entry.id).collect();
+        let timed = |entry: &&Entry| entry.waits().is_some_and(|(_, status)| status != JobStatus::Waiting);
+        let mut expected: Vec<_> = self.entries.iter().filter(timed).map(|entry| entry.job.id.clone()).collect();
+        found.sort();
+        expected.sort();
+        same("what is due", &found, &expected)
+    }
+}
+
+fn turn_of(place: &Place) -> u64 {
+    match place {
+        Place::Queued { turn, .. } => *turn,
+        _ => 0,
+    }
+}
+
+fn seen_as(sighting: Sighting) -> (String, Bytes) {
+    match sighting {
+        Sighting::Queued { body, .. } => ("queued".to_owned(), body),
+        Sighting::Scheduled(entry) => {
+            (format!("{} at {}, run {}", entry.status, entry.revision, entry.run), entry.body)
+        }
+        Sighting::Dead(_) => ("dead".to_owned(), Bytes::new()),
+        Sighting::Ended(result) => (format!("ended at {}", result.revision), result.body),
+    }
+}
+
+/// Which of two calls won: one if there is something to win, none otherwise.
+fn winner<T: PartialEq + Debug>(what: &str, answers: [T; 2], won: T, lost: T, open: bool) -> Verdict<Option<usize>> {
+    match answers {
+        [one, other] if open && one == won && other == lost => Ok(Some(0)),
+        [one, other] if open && one == lost && other == won => Ok(Some(1)),
+        [one, other] if !open && one == lost && other == lost => Ok(None),
+        both => Err(format!("{what}, twice at once: {both:?}")),
+    }
+}
