@@ -6,6 +6,8 @@
 //! Not here: time (leases that run out, results that expire), crashes, and what the seam leaves open; the conformance
 //! suite and the chaos harness have those.
 
+#![cfg(all(feature = "sqlite", feature = "nats"))]
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use naq_services::storage::{Result, SharedStorage};
@@ -15,7 +17,6 @@ use proptest::{
     test_runner::{Config, FileFailurePersistence, TestRunner},
 };
 
-#[cfg(feature = "nats")]
 #[path = "../conformance/nats_server.rs"]
 mod nats_server;
 mod op;
@@ -27,28 +28,22 @@ const LONGEST: usize = 40;
 
 /// Where a case's store is made; a number tells the cases apart.
 enum Ground {
-    #[cfg(feature = "sqlite")]
     File(tempfile::TempDir),
-    #[cfg(feature = "sqlite")]
     Memory,
-    #[cfg(feature = "nats")]
     Nats(nats_server::NatsServer),
 }
 
 impl Ground {
     async fn open(&self, case: u64) -> Result<SharedStorage> {
         match self {
-            #[cfg(feature = "sqlite")]
             Self::File(dir) => {
                 use naq_services::storage::sqlite::{SqliteOptions, open};
                 open(SqliteOptions::file(dir.path().join(format!("{case}.db")))).await
             }
-            #[cfg(feature = "sqlite")]
             Self::Memory => {
                 use naq_services::storage::sqlite::{SqliteOptions, open};
                 open(SqliteOptions::memory(format!("model-{case}"))).await
             }
-            #[cfg(feature = "nats")]
             Self::Nats(server) => {
                 use naq_services::storage::nats::{ConnectionOptions, NatsOptions, open};
                 let connection =
@@ -95,32 +90,27 @@ async fn open(ground: &Ground, case: u64) -> std::result::Result<SharedStorage, 
     ground.open(case).await.map_err(|error| format!("open: {error}"))
 }
 
-#[cfg(feature = "sqlite")]
 #[test]
 fn a_sqlite_file_is_what_the_model_says() {
     judge(&runtime(), &Ground::File(tempfile::TempDir::new().expect("a folder")), 60);
 }
 
-#[cfg(feature = "sqlite")]
 #[test]
 fn memory_is_what_the_model_says() {
     judge(&runtime(), &Ground::Memory, 60);
 }
 
-#[cfg(feature = "nats")]
 fn judge_nats(name: &str, variable: &str) {
     let runtime = runtime();
     let server = runtime.block_on(nats_server::NatsServer::start(name, variable));
     judge(&runtime, &Ground::Nats(server), 30);
 }
 
-#[cfg(feature = "nats")]
 #[test]
 fn nats_2_9_is_what_the_model_says() {
     judge_nats("nats-server-2.9", "NAQ_TEST_NATS_2_9");
 }
 
-#[cfg(feature = "nats")]
 #[test]
 fn nats_2_15_is_what_the_model_says() {
     judge_nats("nats-server-2.15", "NAQ_TEST_NATS_2_15");

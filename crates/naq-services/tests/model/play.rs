@@ -10,15 +10,19 @@ use std::{
 use bytes::Bytes;
 use naq_models::{Job, JobError, JobId, JobResult, JobStatus, Priority, QueueName, RawJson, Timestamp, WireFormat};
 use naq_services::storage::{
-    self, Action, Bucket, Claim, ConsumerEvent, ConsumerOptions, DeadLetter, Demand, Ended, Ending, Enqueued,
-    EnqueuedAll, Lane, ListFilter, Promoted, Promotion, QueueOptions, QueueStats, ResultRecord, RunningAt, RunningJobs,
-    Settled, Settlement, SharedStorage, Sighting, StorageError, StorageErrorKind,
+    self, Action, Claim, ConsumerEvent, ConsumerOptions, DeadLetter, Demand, Ended, Ending, Enqueued, EnqueuedAll,
+    Lane, Promoted, Promotion, QueueOptions, ResultRecord, RunningAt, RunningJobs, Settled, Settlement, SharedStorage,
+    StorageError, StorageErrorKind,
 };
 
 use crate::{
     op::{At, CHOSEN, Client, How, KEYS, Op, When},
     state::{Entry, Kept, Place, Value},
 };
+
+mod keys;
+mod look;
+mod race;
 
 /// What was broken, in words.
 pub(crate) type Verdict<T = ()> = Result<T, String>;
@@ -31,10 +35,6 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// More than a case has jobs.
 const MANY: usize = 100;
 const QUEUE: &str = "q";
-
-/// In a bucket that keeps what was replaced, in one that does not, and among other keys.
-const KEY_PLACES: [(Bucket, &str); KEYS] =
-    [(Bucket::Schedules, "model.a"), (Bucket::Workers, "model.b"), (Bucket::Unique, "model.c")];
 
 struct Held {
     entry: usize,
@@ -537,318 +537,11 @@ impl Play {
         }
         self.look(n).await
     }
-
-    // ---- Keys --------------------------------------------------------------------------------------------------
-
-    async fn create_key(&mut self, by: Client, key: usize, value: u8) -> Verdict {
-        let ((bucket, name), value) = (KEY_PLACES[key], Bytes::from(vec![value]));
-        let answer = self.stores[by].kv_create(bucket, name, value.clone(), None).await;
-        match &self.keys[key] {
-            Some(_) => same("create a key", &answer.map_err(|error| error.kind()), &Err(StorageErrorKind::Conflict))?,
-            None => self.keys[key] = Some(Value { value, revision: said("create a key", answer)? }),
-        }
-        self.look_at_key(key).await
-    }
-
-    async fn update_key(&mut self, by: Client, key: usize, value: u8, at: At) -> Verdict {
-        let ((bucket, name), value) = (KEY_PLACES[key], Bytes::from(vec![value]));
-        let present = self.keys[key].as_ref().map_or(1, |value| value.revision);
-        let named = present + u64::from(at == At::Stale);
-        let answer = self.stores[by].kv_update(bucket, name, value.clone(), named, None).await;
-        if self.keys[key].is_some() && at == At::Present {
-            let revision = said("update a key", answer)?;
-            if revision <= present {
-                return Err(format!("revision {revision} of a key after {present}"));
-            }
-            self.keys[key] = Some(Value { value, revision });
-        } else {
-            same("update a key", &answer.map_err(|error| error.kind()), &Err(StorageErrorKind::Conflict))?;
-        }
-        self.look_at_key(key).await
-    }
-
-    async fn delete_key(&mut self, by: Client, key: usize, at: Option<At>) -> Verdict {
-        let (bucket, name) = KEY_PLACES[key];
-        let present = self.keys[key].as_ref().map_or(1, |value| value.revision);
-        let named = at.map(|at| present + u64::from(at == At::Stale));
-        let removed = said("delete a key", self.stores[by].kv_delete(bucket, name, named).await)?;
-        same("a key was removed", &removed, &(self.keys[key].is_some() && at != Some(At::Stale)))?;
-        if removed {
-            self.keys[key] = None;
-        }
-        self.look_at_key(key).await
-    }
-
-    async fn look_at_key(&self, key: usize) -> Verdict {
-        let (bucket, name) = KEY_PLACES[key];
-        for store in &self.stores {
-            let found = said("get a key", store.kv_get(bucket, name).await)?;
-            let found = found.map(|entry| Value { value: entry.value, revision: entry.revision });
-            same("a key", &found, &self.keys[key])?;
-        }
-        Ok(())
-    }
-
-    // ---- Both at once ------------------------------------------------------------------------------------------
-
-    async fn race(&mut self, op: &Op) -> Verdict {
-        let [a, b] = self.stores.clone();
-        match *op {
-            Op::RaceEnqueue { id: n } => {
-                let lives = [self.new_life(n, 0, When::Now).0, self.new_life(n, 1, When::Now).0];
-                let (one, other) =
-                    tokio::join!(a.enqueue(vec![pending(&lives[0])]), b.enqueue(vec![pending(&lives[1])]));
-                let answers = [only(one, "enqueue")?, only(other, "enqueue")?];
-                let won = winner("enqueue", answers, Enqueued::Stored, Enqueued::Duplicate, self.entries[n].is_free())?;
-                if let Some(won) = won {
-                    self.put(n, lives[won].clone(), JobStatus::Pending).await?;
-                }
-                self.look(n).await
-            }
-            Op::RaceEnd { job } => {
-                let Some(n) = pick(&self.entries, job, |entry| entry.place != Place::Nowhere) else { return Ok(()) };
-                let ((one, first), (other, second)) = (self.ending(n), self.ending(n));
-                let (one, other) = tokio::join!(a.end(one), b.end(other));
-                let answers = [said("end", one)?, said("end", other)?];
-                let won = winner("end", answers, Ended::Done, Ended::AlreadyEnded, true)?;
-                self.ended(n, Some(if won == Some(0) { first } else { second })).await?;
-                self.too_late(0, n).await
-            }
-            Op::RaceEndAndSettle { claim } => {
-                if self.held.is_empty() {
-                    return Ok(());
-                }
-                let held = self.held.swap_remove(claim % self.held.len());
-                let n = held.entry;
-                let (ending, cancelled) = self.ending(n);
-                let completed = self.result(&self.entries[n].job.clone(), JobStatus::Completed);
-                let action = Action::End { result: Some(completed.clone()), dead_letter: None, unique_key: None };
-                let (ended, settled) = tokio::join!(a.end(ending), b.settle(vec![Self::settlement(&held, action)]));
-                let record = match (said("end", ended)?, only(settled, "settle")?) {
-                    (Ended::Done, Settled::AlreadyEnded) => cancelled,
-                    (Ended::AlreadyEnded, Settled::Done) => completed,
-                    both => return Err(format!("an end and a settlement at once: {both:?}")),
-                };
-                self.ended(n, Some(record)).await
-            }
-            Op::RaceRequeue { job } => {
-                let Some(n) = pick(&self.entries, job, Entry::has_ended) else { return Ok(()) };
-                let next = self.reborn(n);
-                let (one, other) = tokio::join!(a.requeue(pending(&next)), b.requeue(pending(&next)));
-                let answers = [said("requeue", one)?, said("requeue", other)?];
-                winner("requeue", answers, Enqueued::Stored, Enqueued::Duplicate, true)?;
-                self.entries[n].letter = false;
-                self.put(n, next, JobStatus::Pending).await?;
-                self.look(n).await
-            }
-            Op::RacePromote { job } => {
-                let Some(n) = pick(&self.entries, job, |entry| entry.waits().is_some()) else { return Ok(()) };
-                let Some((revision, _)) = self.entries[n].waits() else { return Ok(()) };
-                let (promotion, promoted) = self.promotion(n, revision);
-                let (one, other) = tokio::join!(a.promote(vec![promotion.clone()]), b.promote(vec![promotion]));
-                let answers = [only(one, "promote")?, only(other, "promote")?];
-                winner("promote", answers, Promoted::Done, Promoted::Superseded, true)?;
-                self.put(n, promoted, JobStatus::Pending).await?;
-                self.look(n).await
-            }
-            Op::RacePromoteAndReschedule { job } => {
-                let timed = |entry: &Entry| entry.waits().is_some_and(|(_, status)| status != JobStatus::Waiting);
-                let Some(n) = pick(&self.entries, job, timed) else { return Ok(()) };
-                let Some((revision, status)) = self.entries[n].waits() else { return Ok(()) };
-                let (promotion, promoted) = self.promotion(n, revision);
-                let moved = self.moved(n);
-                let (one, other) =
-                    tokio::join!(a.promote(vec![promotion]), b.reschedule(stored(&moved, status), revision));
-                match (only(one, "promote")?, other.map_err(|error| error.kind())) {
-                    (Promoted::Done, Err(StorageErrorKind::Conflict)) => {
-                        self.put(n, promoted, JobStatus::Pending).await?;
-                    }
-                    (Promoted::Superseded, Ok(())) => self.put(n, moved, status).await?,
-                    both => return Err(format!("a promotion and another time at once: {both:?}")),
-                }
-                self.look(n).await
-            }
-            Op::RaceUpdateKey { key } => {
-                let Some(present) = self.keys[key].clone() else { return Ok(()) };
-                let ((bucket, name), values) = (KEY_PLACES[key], [Bytes::from_static(b"a"), Bytes::from_static(b"b")]);
-                let (one, other) = tokio::join!(
-                    a.kv_update(bucket, name, values[0].clone(), present.revision, None),
-                    b.kv_update(bucket, name, values[1].clone(), present.revision, None),
-                );
-                let kinds = (one.as_ref().map_err(StorageError::kind), other.as_ref().map_err(StorageError::kind));
-                let (won, revision) = match kinds {
-                    (Ok(revision), Err(StorageErrorKind::Conflict)) => (0, *revision),
-                    (Err(StorageErrorKind::Conflict), Ok(revision)) => (1, *revision),
-                    both => return Err(format!("two updates at once: {both:?}")),
-                };
-                self.keys[key] = Some(Value { value: values[won].clone(), revision });
-                self.look_at_key(key).await
-            }
-            _ => Ok(()),
-        }
-    }
-
-    // ---- What is seen ------------------------------------------------------------------------------------------
-
-    /// Both clients see of an id what the model knows.
-    async fn look(&self, n: usize) -> Verdict {
-        let entry = &self.entries[n];
-        let mut expected = Vec::new();
-        let body = pending(&entry.job).body;
-        match &entry.place {
-            Place::Nowhere => {}
-            Place::Queued { .. } => expected.push(("queued".to_owned(), body)),
-            Place::Waits { status, revision } => {
-                expected.push((format!("{status} at {revision}, run {}", entry.job.run), body))
-            }
-        }
-        if entry.letter {
-            expected.push(("dead".to_owned(), Bytes::new()));
-        }
-        if let Some(kept) = &entry.result {
-            expected.push((format!("ended at {}", kept.revision), kept.body.clone()));
-        }
-        for store in &self.stores {
-            eventually(|| async {
-                let seen = match store.get_job(&entry.job.id).await {
-                    Err(error) if error.kind() == StorageErrorKind::NotFound => Vec::new(),
-                    seen => said("get a job", seen)?,
-                };
-                let mut seen: Vec<_> = seen.into_iter().map(seen_as).collect();
-                seen.sort_by_key(|(what, _)| {
-                    ["queued", "dead", "ended"].iter().position(|known| what.starts_with(known))
-                });
-                let mut expected = expected.clone();
-                expected.sort_by_key(|(what, _)| {
-                    ["queued", "dead", "ended"].iter().position(|known| what.starts_with(known))
-                });
-                same(&format!("what is seen of {}", entry.job.id), &seen, &expected)
-            })
-            .await?;
-        }
-        Ok(())
-    }
-
-    async fn finish(&self) -> Verdict {
-        for n in 0..self.entries.len() {
-            self.look(n).await?;
-        }
-        for key in 0..KEYS {
-            self.look_at_key(key).await?;
-        }
-        let store = &self.stores[1];
-        eventually(|| async { same("the list", &self.listed(store).await?, &self.all()) }).await?;
-        eventually(|| async {
-            let queue = QueueName::new(QUEUE).expect("a name");
-            let mut found = said("queue stats", store.queue_stats(Some(&queue)).await)?;
-            let mut found = found.pop().ok_or("no numbers")?;
-            found.oldest_pending = None;
-            let mut expected = self.numbers(queue);
-            if !self.in_order && store.info().backend == "nats" {
-                // What was handed back counts as claimed there until it is claimed again.
-                for numbers in [&mut found, &mut expected] {
-                    (numbers.pending, numbers.running) =
-                        ([numbers.pending.iter().sum::<u64>() + numbers.running, 0, 0, 0], 0);
-                }
-            }
-            same("the numbers", &found, &expected)
-        })
-        .await?;
-        self.due(store).await
-    }
-
-    /// All that there is, as a list shows it: which ids, and as what.
-    fn all(&self) -> Vec<(String, &'static str)> {
-        let mut all = Vec::new();
-        for entry in &self.entries {
-            let id = entry.job.id.to_string();
-            match entry.place {
-                Place::Nowhere => {}
-                Place::Queued { .. } => all.push((id.clone(), "queued")),
-                Place::Waits { .. } => all.push((id.clone(), "waits")),
-            }
-            all.extend(entry.letter.then(|| (id.clone(), "dead")));
-            all.extend(entry.result.is_some().then_some((id, "ended")));
-        }
-        all.sort();
-        all
-    }
-
-    async fn listed(&self, store: &SharedStorage) -> Verdict<Vec<(String, &'static str)>> {
-        let mut filter = ListFilter { queue: None, statuses: Vec::new(), limit: 3, cursor: None };
-        let mut all = Vec::new();
-        loop {
-            let page = said("list", store.list(&filter).await)?;
-            all.extend(page.items.iter().map(|item| {
-                let what = match item {
-                    Sighting::Queued { .. } => "queued",
-                    Sighting::Scheduled(_) => "waits",
-                    Sighting::Dead(_) => "dead",
-                    Sighting::Ended(_) => "ended",
-                };
-                (item.id().to_string(), what)
-            }));
-            filter.cursor = page.next;
-            if filter.cursor.is_none() {
-                all.sort();
-                return Ok(all);
-            }
-        }
-    }
-
-    fn numbers(&self, queue: QueueName) -> QueueStats {
-        let mut numbers = QueueStats::empty(queue);
-        for entry in &self.entries {
-            match &entry.place {
-                Place::Nowhere => {}
-                Place::Queued { .. } if entry.is_held() => numbers.running += 1,
-                Place::Queued { .. } => numbers.pending[usize::from(entry.job.priority.get())] += 1,
-                Place::Waits { status: JobStatus::Retry, .. } => numbers.retry += 1,
-                Place::Waits { status: JobStatus::Waiting, .. } => numbers.waiting += 1,
-                Place::Waits { .. } => numbers.scheduled += 1,
-            }
-            numbers.failed += u64::from(entry.letter);
-        }
-        numbers
-    }
-
-    /// A feed that is opened now has what waits for its time, and no more.
-    async fn due(&self, store: &SharedStorage) -> Verdict {
-        let mut feed = said("open a due feed", store.open_due_feed().await)?;
-        let far = self.now.saturating_add(DAY * 1000);
-        let mut found: Vec<_> = said("due", feed.due(far, MANY).await)?.into_iter().map(|entry| entry.id).collect();
-        let timed = |entry: &&Entry| entry.waits().is_some_and(|(_, status)| status != JobStatus::Waiting);
-        let mut expected: Vec<_> = self.entries.iter().filter(timed).map(|entry| entry.job.id.clone()).collect();
-        found.sort();
-        expected.sort();
-        same("what is due", &found, &expected)
-    }
 }
 
 fn turn_of(place: &Place) -> u64 {
     match place {
         Place::Queued { turn, .. } => *turn,
         _ => 0,
-    }
-}
-
-fn seen_as(sighting: Sighting) -> (String, Bytes) {
-    match sighting {
-        Sighting::Queued { body, .. } => ("queued".to_owned(), body),
-        Sighting::Scheduled(entry) => {
-            (format!("{} at {}, run {}", entry.status, entry.revision, entry.run), entry.body)
-        }
-        Sighting::Dead(_) => ("dead".to_owned(), Bytes::new()),
-        Sighting::Ended(result) => (format!("ended at {}", result.revision), result.body),
-    }
-}
-
-/// Which of two calls won: one if there is something to win, none otherwise.
-fn winner<T: PartialEq + Debug>(what: &str, answers: [T; 2], won: T, lost: T, open: bool) -> Verdict<Option<usize>> {
-    match answers {
-        [one, other] if open && one == won && other == lost => Ok(Some(0)),
-        [one, other] if open && one == lost && other == won => Ok(Some(1)),
-        [one, other] if !open && one == lost && other == lost => Ok(None),
-        both => Err(format!("{what}, twice at once: {both:?}")),
     }
 }
