@@ -10,7 +10,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use naq_services::storage::{Result, SharedStorage};
+use naq_services::{
+    connection::ConnectionService,
+    storage::{
+        Result, SharedStorage,
+        nats::{self, ConnectionOptions, NatsOptions},
+    },
+    streams::StreamService,
+};
 use proptest::{
     collection::vec,
     prelude::*,
@@ -45,13 +52,26 @@ impl Ground {
                 open(SqliteOptions::memory(format!("model-{case}"))).await
             }
             Self::Nats(server) => {
-                use naq_services::storage::nats::{ConnectionOptions, NatsOptions, open};
-                let connection =
-                    ConnectionOptions { servers: vec![server.url.clone()], ..ConnectionOptions::default() };
-                open(NatsOptions { connection, prefix: format!("model-{case}"), ..NatsOptions::default() }).await
+                let options = NatsOptions { connection: at(server), prefix: prefix(case), ..NatsOptions::default() };
+                nats::open(options).await
             }
         }
     }
+
+    /// Removes what a case has left, where many cases share a server.
+    async fn clear(&self, case: u64) -> Result<()> {
+        let Self::Nats(server) = self else { return Ok(()) };
+        let streams = StreamService::new(ConnectionService::connect(at(server)).await?);
+        nats::remove_store(&streams, &prefix(case)).await.map(drop)
+    }
+}
+
+fn at(server: &nats_server::NatsServer) -> ConnectionOptions {
+    ConnectionOptions { servers: vec![server.url.clone()], ..ConnectionOptions::default() }
+}
+
+fn prefix(case: u64) -> String {
+    format!("model-{case}")
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -77,6 +97,7 @@ fn judge(runtime: &tokio::runtime::Runtime, ground: &Ground, cases: u32) {
             for store in stores {
                 store.close().await;
             }
+            ground.clear(case).await.map_err(|error| format!("remove the store: {error}"))?;
             played
         });
         outcome.map_err(TestCaseError::fail)

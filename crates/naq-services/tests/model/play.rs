@@ -31,6 +31,8 @@ pub(crate) type Verdict<T = ()> = Result<T, String>;
 const LEASE: Duration = Duration::from_secs(300);
 /// How long a store may take until it shows what it did: nats-server removes an acknowledged job a moment later.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same for a consumer whose server is slow to answer: it asks again after seconds.
+const LONG_PATIENCE: Duration = Duration::from_secs(30);
 const DAY: Duration = Duration::from_secs(86_400);
 /// More than a case has jobs.
 const MANY: usize = 100;
@@ -283,13 +285,16 @@ impl Play {
         let mut consumer = said("open a consumer", self.stores[by].open_consumer(options).await)?;
         let lane = Lane { queue: 0, priority: Priority::new(priority).expect("a priority") };
         consumer.demand(Demand { lanes: vec![(lane, most)] });
-        let mut claims = Vec::new();
+        let (mut claims, mut trouble) = (Vec::new(), None);
         loop {
-            match tokio::time::timeout(PATIENCE, consumer.next()).await {
+            match tokio::time::timeout(LONG_PATIENCE, consumer.next()).await {
                 Ok(ConsumerEvent::Claimed(more)) => claims.extend(more),
                 Ok(ConsumerEvent::Empty(_)) => break,
-                Ok(ConsumerEvent::Trouble(error)) => return Err(format!("a consumer's trouble: {error}")),
-                Err(_) => return Err(format!("a consumer is silent after {} claims", claims.len())),
+                // It goes on trying.
+                Ok(ConsumerEvent::Trouble(error)) => trouble = Some(error),
+                Err(_) => {
+                    return Err(format!("a consumer is silent after {} claims; trouble: {trouble:?}", claims.len()));
+                }
             }
         }
         said("close a consumer", consumer.close().await)?;
