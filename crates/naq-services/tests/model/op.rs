@@ -110,28 +110,19 @@ pub(crate) enum Op {
         key: usize,
         at: Option<At>,
     },
-    // Both clients at the same moment.
-    RaceEnqueue {
-        id: usize,
-    },
-    RaceEnd {
-        job: usize,
-    },
-    RaceEndAndSettle {
-        claim: usize,
-    },
-    RaceRequeue {
-        job: usize,
-    },
-    RacePromote {
-        job: usize,
-    },
-    RacePromoteAndReschedule {
-        job: usize,
-    },
-    RaceUpdateKey {
-        key: usize,
-    },
+    Race(Race),
+}
+
+/// What both clients do at the same moment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Race {
+    Enqueue { id: usize },
+    End { job: usize },
+    EndAndSettle { claim: usize },
+    Requeue { job: usize },
+    Promote { job: usize },
+    PromoteAndReschedule { job: usize },
+    UpdateKey { key: usize },
 }
 
 pub(crate) fn any_op() -> impl Strategy<Value = Op> {
@@ -170,13 +161,13 @@ pub(crate) fn any_op() -> impl Strategy<Value = Op> {
         (by(), 0..KEYS, proptest::option::of(at())).prop_map(|(by, key, at)| Op::DeleteKey { by, key, at }),
     ];
     let races = prop_oneof![
-        (0..CHOSEN).prop_map(|id| Op::RaceEnqueue { id }),
-        number().prop_map(|job| Op::RaceEnd { job }),
-        number().prop_map(|claim| Op::RaceEndAndSettle { claim }),
-        number().prop_map(|job| Op::RaceRequeue { job }),
-        number().prop_map(|job| Op::RacePromote { job }),
-        number().prop_map(|job| Op::RacePromoteAndReschedule { job }),
-        (0..KEYS).prop_map(|key| Op::RaceUpdateKey { key }),
+        (0..CHOSEN).prop_map(|id| Race::Enqueue { id }),
+        number().prop_map(|job| Race::End { job }),
+        number().prop_map(|claim| Race::EndAndSettle { claim }),
+        number().prop_map(|job| Race::Requeue { job }),
+        number().prop_map(|job| Race::Promote { job }),
+        number().prop_map(|job| Race::PromoteAndReschedule { job }),
+        (0..KEYS).prop_map(|key| Race::UpdateKey { key }),
     ];
-    prop_oneof![8 => jobs, 2 => keys, 2 => races]
+    prop_oneof![8 => jobs, 2 => keys, 2 => races.prop_map(Op::Race)]
 }

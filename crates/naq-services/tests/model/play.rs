@@ -190,13 +190,7 @@ impl Play {
             Op::CreateKey { by, key, value } => self.create_key(by, key, value).await,
             Op::UpdateKey { by, key, value, at } => self.update_key(by, key, value, at).await,
             Op::DeleteKey { by, key, at } => self.delete_key(by, key, at).await,
-            Op::RaceEnqueue { .. }
-            | Op::RaceEnd { .. }
-            | Op::RaceEndAndSettle { .. }
-            | Op::RaceRequeue { .. }
-            | Op::RacePromote { .. }
-            | Op::RacePromoteAndReschedule { .. }
-            | Op::RaceUpdateKey { .. } => self.race(op).await,
+            Op::Race(race) => self.race(race).await,
         }
     }
 

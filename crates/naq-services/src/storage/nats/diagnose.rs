@@ -42,15 +42,16 @@ impl Shared {
             .chain([dead_config(&self.names, self.options.shape())])
             .collect();
         wanted.extend(queues.iter().map(|queue| queue_config(&self.names, queue, self.options.shape())));
-        let mut copies = u64::MAX;
+        let mut copies: Option<u64> = None;
         for config in wanted {
             let name = config["name"].as_str().unwrap_or_default().to_owned();
             let info = self.streams.stream_info(&name).await;
             let info = info.map_err(|failure| self.streams.error("diagnose", failure))?;
-            copies = info.iter().filter_map(|info| info.config["num_replicas"].as_u64()).fold(copies, u64::min);
+            let here = info.as_ref().and_then(|info| info.config["num_replicas"].as_u64());
+            copies = copies.into_iter().chain(here).min();
             findings.push(stream_finding(&name, info.as_ref(), &config));
         }
-        findings.push(durability_finding(copies));
+        findings.extend(copies.map(durability_finding));
         // Made with the first event: until then there is none.
         let events = self.streams.stream_info(&self.options.events.name).await;
         if let Some(info) = events.map_err(|failure| self.streams.error("diagnose", failure))? {

@@ -1,7 +1,8 @@
 //! The scheduled store: jobs that wait for their time, for their next attempt, or for other jobs.
 //!
 //! Invariant: one entry per id, changed by compare-and-set on its revision, removed by deleting the messages of its
-//! revisions, so that a newer entry stays. What an entry replaced is deleted soon, and at the latest with it. What a leader needs to know is in headers; bodies are read when they are due.
+//! revisions, so that a newer entry stays. What an entry replaced is deleted soon, and at the latest with it. What a leader
+//! needs to know is in headers; bodies are read when they are due.
 
 use naq_models::{Address, JobId, JobStatus, Priority, QueueName, Timestamp};
 

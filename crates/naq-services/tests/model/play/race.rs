@@ -8,15 +8,15 @@ use naq_services::storage::{Action, Ended, Enqueued, Promoted, Settled, StorageE
 
 use super::{Play, Verdict, keys::KEY_PLACES, only, pending, pick, said, stored};
 use crate::{
-    op::{Op, When},
+    op::{Race, When},
     state::{Entry, Place, Value},
 };
 
 impl Play {
-    pub(super) async fn race(&mut self, op: &Op) -> Verdict {
+    pub(super) async fn race(&mut self, race: Race) -> Verdict {
         let [a, b] = self.stores.clone();
-        match *op {
-            Op::RaceEnqueue { id: n } => {
+        match race {
+            Race::Enqueue { id: n } => {
                 let lives = [self.new_life(n, 0, When::Now).0, self.new_life(n, 1, When::Now).0];
                 let (one, other) =
                     tokio::join!(a.enqueue(vec![pending(&lives[0])]), b.enqueue(vec![pending(&lives[1])]));
@@ -27,7 +27,7 @@ impl Play {
                 }
                 self.look(n).await
             }
-            Op::RaceEnd { job } => {
+            Race::End { job } => {
                 let Some(n) = pick(&self.entries, job, |entry| entry.place != Place::Nowhere) else { return Ok(()) };
                 let ((one, first), (other, second)) = (self.ending(n), self.ending(n));
                 let (one, other) = tokio::join!(a.end(one), b.end(other));
@@ -36,7 +36,7 @@ impl Play {
                 self.ended(n, Some(if won == Some(0) { first } else { second })).await?;
                 self.too_late(0, n).await
             }
-            Op::RaceEndAndSettle { claim } => {
+            Race::EndAndSettle { claim } => {
                 if self.held.is_empty() {
                     return Ok(());
                 }
@@ -53,7 +53,7 @@ impl Play {
                 };
                 self.ended(n, Some(record)).await
             }
-            Op::RaceRequeue { job } => {
+            Race::Requeue { job } => {
                 let Some(n) = pick(&self.entries, job, Entry::has_ended) else { return Ok(()) };
                 let next = self.reborn(n);
                 let (one, other) = tokio::join!(a.requeue(pending(&next)), b.requeue(pending(&next)));
@@ -63,7 +63,7 @@ impl Play {
                 self.put(n, next, JobStatus::Pending).await?;
                 self.look(n).await
             }
-            Op::RacePromote { job } => {
+            Race::Promote { job } => {
                 let Some(n) = pick(&self.entries, job, |entry| entry.waits().is_some()) else { return Ok(()) };
                 let Some((revision, _)) = self.entries[n].waits() else { return Ok(()) };
                 let (promotion, promoted) = self.promotion(n, revision);
@@ -73,7 +73,7 @@ impl Play {
                 self.put(n, promoted, JobStatus::Pending).await?;
                 self.look(n).await
             }
-            Op::RacePromoteAndReschedule { job } => {
+            Race::PromoteAndReschedule { job } => {
                 let timed = |entry: &Entry| entry.waits().is_some_and(|(_, status)| status != JobStatus::Waiting);
                 let Some(n) = pick(&self.entries, job, timed) else { return Ok(()) };
                 let Some((revision, status)) = self.entries[n].waits() else { return Ok(()) };
@@ -90,7 +90,7 @@ impl Play {
                 }
                 self.look(n).await
             }
-            Op::RaceUpdateKey { key } => {
+            Race::UpdateKey { key } => {
                 let Some(present) = self.keys[key].clone() else { return Ok(()) };
                 let ((bucket, name), values) = (KEY_PLACES[key], [Bytes::from_static(b"a"), Bytes::from_static(b"b")]);
                 let (one, other) = tokio::join!(
@@ -106,7 +106,6 @@ impl Play {
                 self.keys[key] = Some(Value { value: values[won].clone(), revision });
                 self.look_at_key(key).await
             }
-            _ => Ok(()),
         }
     }
 }
