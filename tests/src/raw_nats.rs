@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -40,12 +40,48 @@ pub struct RawNats {
 impl RawNats {
     /// Connects without credentials and waits until the server has accepted that.
     pub async fn connect(address: SocketAddr) -> Result<RawNats> {
+        RawNats::connect_as(address, "", "").await
+    }
+
+    /// Connects as a user and waits until the server has accepted that.
+    pub async fn connect_as(address: SocketAddr, user: &str, password: &str) -> Result<RawNats> {
         let stream = BufReader::new(TcpStream::connect(address).await?);
         let (info, stream) = timeout(ANSWER_LIMIT, greeted(stream)).await.context("no greeting")??;
         let mut connection = RawNats { info, stream, requests: 0 };
-        connection.write(b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":false}\r\n").await?;
+        let mut options = json!({"verbose": false, "pedantic": false, "headers": false});
+        if !user.is_empty() {
+            options["user"] = user.into();
+            options["pass"] = password.into();
+        }
+        connection.write(format!("CONNECT {options}\r\n").as_bytes()).await?;
         connection.ping().await?;
         Ok(connection)
+    }
+
+    /// Whether the server lets this connection publish to a subject. An empty message goes there if it does.
+    pub async fn may_publish(&mut self, subject: &str) -> Result<bool> {
+        self.publish(subject, b"").await?;
+        self.passed().await
+    }
+
+    /// Whether the server lets this connection subscribe to a subject.
+    pub async fn may_subscribe(&mut self, subject: &str) -> Result<bool> {
+        self.requests += 1;
+        self.write(format!("SUB {subject} {0}\r\nUNSUB {0}\r\n", self.requests).as_bytes()).await?;
+        self.passed().await
+    }
+
+    /// Whether the server took what was written last.
+    async fn passed(&mut self) -> Result<bool> {
+        self.write(b"PING\r\n").await?;
+        let line = self.line().await?;
+        if line == "PONG" {
+            return Ok(true);
+        }
+        ensure!(line.starts_with("-ERR 'Permissions Violation"), "no refusal but {line:?}");
+        let pong = self.line().await?;
+        ensure!(pong == "PONG", "no pong but {pong:?}");
+        Ok(false)
     }
 
     /// Returns once the server has answered a ping, so that it has seen everything written before.

@@ -35,6 +35,8 @@ pub struct StreamService {
     connection: ConnectionService,
     /// Removed messages are overwritten, because the server would bring them back after a kill.
     erase: bool,
+    /// Told apart from other processes' by it.
+    marks: String,
 }
 
 /// What the server says against a request.
@@ -146,7 +148,8 @@ impl StreamService {
     #[must_use]
     pub fn new(connection: ConnectionService) -> Self {
         let erase = forgets_removals(&connection.server_version());
-        Self { connection, erase }
+        let marks = connection.new_inbox().rsplit('.').next().unwrap_or_default().to_owned();
+        Self { connection, erase, marks }
     }
 
     /// The connection it uses.
@@ -318,16 +321,34 @@ impl StreamService {
     /// Never by a purge with a filter: to nats-server 2.9 that moves a consumer with an overlapping filter to the end of
     /// the stream and forgets its claims, so that everything else that waited for it is never delivered.
     pub(crate) async fn delete_all(&self, stream: &str, sequences: Vec<u64>) -> Vec<Result<bool, ApiFailure>> {
+        let mark = if self.erase && !sequences.is_empty() { self.mark(stream).await } else { None };
         let verb = format!("STREAM.MSG.DELETE.{stream}");
-        let body = |sequence| json!({ "seq": sequence, "no_erase": !self.erase });
-        let calls = sequences.into_iter().map(|sequence| (verb.clone(), body(sequence))).collect();
-        let answers = self.api_all::<Value>(calls).await;
+        let body = |sequence| json!({ "seq": sequence, "no_erase": mark.is_none() });
+        let calls = mark.into_iter().chain(sequences).map(|sequence| (verb.clone(), body(sequence))).collect();
+        let answers = self.api_all::<Value>(calls).await.into_iter().skip(usize::from(mark.is_some()));
         let removed = |answer| match answer {
             Ok(_) => Ok(true),
             Err(ApiFailure::Refused(error)) if error.is_missing_message() => Ok(false),
             Err(failure) => Err(failure),
         };
-        answers.into_iter().map(removed).collect()
+        answers.map(removed).collect()
+    }
+
+    /// Stores a message that is to be overwritten before others are; `None` if the stream does not take it.
+    ///
+    /// A killed nats-server 2.9 believes its index of a block if the last message there is the one that the index was written
+    /// with, and counts what was overwritten since as present. Once such a message comes first, the next one that is
+    /// stored becomes the first, and all between are out of reach: jobs are lost. With its last message overwritten the
+    /// block is read anew, as it is; and for half a second after a message was stored no other one writes the index.
+    async fn mark(&self, stream: &str) -> Option<u64> {
+        let subject = format!("{}{}", mark_prefix(stream), self.marks);
+        match self.publish(Outgoing { subject, headers: None, payload: Bytes::new() }).await {
+            Ok(sequence) => Some(sequence),
+            Err(failure) => {
+                tracing::debug!(stream, ?failure, "removed messages are not overwritten");
+                None
+            }
+        }
     }
 
     /// Removes what subjects hold; whether the present message of each was there. It goes last, once the others are gone:
@@ -439,6 +460,15 @@ fn refusal(error: ApiError) -> PublishFailure {
         }
         _ => PublishFailure::Refused(error),
     }
+}
+
+fn mark_prefix(stream: &str) -> String {
+    format!("naq.sync.{stream}.")
+}
+
+/// What a stream takes beside its messages proper: see [`StreamService::mark`].
+pub(crate) fn marks(stream: &str) -> String {
+    mark_prefix(stream) + "*"
 }
 
 /// Servers before 2.10 note removals in an index that they write now and then; only overwriting is there at once.

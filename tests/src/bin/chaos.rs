@@ -13,6 +13,7 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(report) => {
             println!("{}\n{}processes that gave up{:>19}", report.verdict, report.recovery, report.gave_up);
+            println!("longest wait for the disk, seconds{:>7.2}", report.slowest.as_secs_f64());
             if report.verdict.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {

@@ -2,7 +2,8 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -14,12 +15,19 @@ use crate::faults::{Event, Recorder, Scope, Seen, now};
 pub(super) struct Chronicle {
     recorder: Recorder,
     faults: AtomicU32,
-    begun: std::time::Duration,
+    begun: Duration,
+    /// The longest that writing a line took, milliseconds.
+    slowest: AtomicU64,
 }
 
 impl Chronicle {
     pub(super) fn open(history: &Path) -> Result<Chronicle> {
-        Ok(Chronicle { recorder: Recorder::open(history)?, faults: AtomicU32::new(0), begun: now() })
+        Ok(Chronicle {
+            recorder: Recorder::open(history)?,
+            faults: AtomicU32::new(0),
+            begun: now(),
+            slowest: AtomicU64::new(0),
+        })
     }
 
     /// A fault is about to begin; its number.
@@ -44,7 +52,15 @@ impl Chronicle {
     }
 
     pub(super) fn record(&self, event: Event) -> Result<()> {
-        Ok(self.recorder.record(event)?)
+        let begun = Instant::now();
+        self.recorder.record(event)?;
+        self.slowest.fetch_max(u64::try_from(begun.elapsed().as_millis())?, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The longest that it took to bring a line to the disk: how slow the machine is.
+    pub(super) fn slowest(&self) -> Duration {
+        Duration::from_millis(self.slowest.load(Ordering::Relaxed))
     }
 
     /// Tells whoever watches, with the seconds since the beginning.

@@ -18,6 +18,9 @@ use crate::{LEASE, NaqBinary, NaqProcess, Signal, faults::Scope};
 /// From being told to end until the end.
 const ENDED: Duration = Duration::from_secs(60);
 
+/// From one look at who has ended to the next.
+const SUPERVISED: Duration = Duration::from_secs(1);
+
 /// The programs of a crew.
 #[derive(Debug, Clone)]
 pub struct Programs {
@@ -256,6 +259,20 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
+    /// Waits, as long as nobody breaks anything; whoever ends is replaced.
+    pub(super) async fn work_until(&mut self, done: impl Future<Output = Result<()>>) -> Result<()> {
+        let supervise = async {
+            loop {
+                self.revive()?;
+                sleep(SUPERVISED).await;
+            }
+        };
+        tokio::select! {
+            done = done => done,
+            broken = supervise => broken,
+        }
+    }
+
     /// New workers in place of all: whoever opens a queue removes what a killed server of 2.9 has brought back of jobs that were
     /// acknowledged, which it lists as pending and never delivers.
     pub(super) async fn deploy(&mut self) -> Result<()> {
@@ -267,7 +284,6 @@ impl<'a> Crew<'a> {
 
     /// The workers end.
     pub(super) async fn dismiss(&mut self) -> Result<()> {
-        self.revive()?;
         for member in &mut self.members {
             end(&mut member.process).await?;
         }

@@ -28,7 +28,7 @@ pub struct Rules {
     pub slack: Duration,
     /// How long a store that is killed may not have noted yet to whom it gave a job; zero for one that notes it first.
     pub memory: Duration,
-    /// A job that so many workers died with may end as `worker_lost`.
+    /// A job that so many workers died with, or let its lease run out, may end as `worker_lost`.
     pub max_crashes: usize,
 }
 
@@ -113,8 +113,9 @@ impl Judge<'_> {
 
     /// Whether a job ended as it should; else how it should have ended.
     fn planned(&self, story: &Story, status: &str, attempt: u32, error_type: Option<&str>) -> Result<(), String> {
-        let died = story.runs.iter().filter(|run| run.died(self.lives)).count();
-        if status == "failed" && error_type == Some("worker_lost") && died >= self.rules.max_crashes {
+        // A lease that ran out counts as a worker that died: nobody can tell.
+        let lost = story.runs.iter().filter(|run| run.died(self.lives) || run.ended(Ending::Stopped)).count();
+        if status == "failed" && error_type == Some("worker_lost") && lost >= self.rules.max_crashes {
             return Ok(());
         }
         let forsaken = story.plan.depends_on.iter().any(|parent| !self.has_completed(parent));

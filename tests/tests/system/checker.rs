@@ -190,6 +190,7 @@ fn a_job_may_end_with_its_workers_only_if_they_died() {
     };
     dying(3).holds();
     dying(2).breaks(Rule::WrongEnd);
+    dying(2).starts(40.0, WORKER, "a", "stopped", 1).ends(44.0, WORKER, "stopped", Ending::Stopped).holds();
 }
 
 #[test]

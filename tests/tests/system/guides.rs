@@ -62,6 +62,7 @@ pages! {
     durability: "docs/operating/durability.md", norun 0;
     logging: "docs/operating/logging.md", norun 0;
     metrics: "docs/operating/metrics.md", norun 2;
+    permissions: "docs/operating/permissions.md", norun 0;
     speed: "docs/operating/speed.md", norun 3;
     workloads: "docs/operating/workloads.md", norun 1;
     top: "docs/operating/top.md", norun 1;

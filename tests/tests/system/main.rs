@@ -27,6 +27,7 @@ mod migration;
 mod poison;
 mod python;
 mod reloading;
+mod roles;
 mod run_log;
 mod server_killed;
 mod site;

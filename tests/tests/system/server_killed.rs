@@ -123,3 +123,30 @@ async fn a_killed_server_brings_back_nothing_that_was_removed(version: ServerVer
     assert!(runs.len() == JOBS && runs.values().all(|runs| *runs == 1), "{runs:?}");
     Ok(())
 }
+
+on_every_server!(a_killed_server_forgets_none_that_is_left);
+
+/// After a kill nats-server 2.9 counts messages that were overwritten as present. Once one of them comes first, the next
+/// that is stored makes all before it vanish.
+async fn a_killed_server_forgets_none_that_is_left(version: ServerVersion) -> Result<()> {
+    const JOBS: usize = 8;
+    let mut site = Site::start(Backend::Nats(version)).await?;
+    let later =
+        async |site: &Site, id: &str| site.enqueue("naq.noop", &json!({}), &["--job-id", id, "--delay", "1h"]).await;
+    for n in 0..JOBS {
+        later(&site, &format!("job-{n}")).await?;
+    }
+    // So that the next message that is stored writes the index.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    later(&site, "indexed").await?;
+    site.json(&["job", "cancel", "job-2"]).await?;
+    site.nats()?.restart().await?;
+    for id in ["job-0", "job-1"] {
+        site.json(&["job", "cancel", id]).await?;
+    }
+    later(&site, "after").await?;
+    let left = ["after", "indexed", "job-3", "job-4", "job-5", "job-6", "job-7"];
+    assert_eq!(site.ids("default", "scheduled").await?, left);
+    assert_eq!(site.queue("default").await?["scheduled"], left.len());
+    Ok(())
+}

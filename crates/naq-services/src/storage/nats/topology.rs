@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{EventStream, Shared, names::Names};
 use crate::{
     storage::{QueueOptions, Result, StorageError, StorageErrorKind},
-    streams::{ApiError, ApiFailure, ConsumerInfo, Revisions, StreamService, nanos},
+    streams::{ApiError, ApiFailure, ConsumerInfo, Revisions, StreamService, marks, nanos},
 };
 
 /// Since nats-server 2.15 a stream takes 1 000 consumers unless told otherwise, and -1 does not tell it.
@@ -84,10 +84,15 @@ impl Shape {
     }
 }
 
+/// What a stream takes from which messages are removed one by one.
+fn subjects(stream: &str, of_messages: impl IntoIterator<Item = String>) -> Vec<String> {
+    of_messages.into_iter().chain([marks(stream)]).collect()
+}
+
 pub(super) fn queue_config(names: &Names, queue: &QueueName, shape: Shape) -> Value {
     shape.of(json!({
         "name": names.queue_stream(queue),
-        "subjects": Priority::ALL.map(|priority| names.lane_filter(queue, priority)),
+        "subjects": subjects(&names.queue_stream(queue), Priority::ALL.map(|priority| names.lane_filter(queue, priority))),
         "retention": "workqueue",
         "storage": "file",
         "discard": "new",
@@ -102,9 +107,10 @@ pub(super) fn queue_config(names: &Names, queue: &QueueName, shape: Shape) -> Va
 }
 
 pub(super) fn bucket_config(names: &Names, bucket: &str, shape: Shape, message_ttl: bool) -> Value {
+    let stream = crate::kv_stores::stream_name(bucket);
     let mut config = shape.of(json!({
-        "name": crate::kv_stores::stream_name(bucket),
-        "subjects": [crate::kv_stores::subject(bucket, ">")],
+        "name": stream,
+        "subjects": subjects(&stream, [crate::kv_stores::subject(bucket, ">")]),
         "retention": "limits",
         "storage": "file",
         "discard": "new",
@@ -126,6 +132,7 @@ pub(super) fn bucket_config(names: &Names, bucket: &str, shape: Shape, message_t
 
 /// How many messages of a key a bucket keeps.
 const REVISIONS: &str = "max_msgs_per_subject";
+const SUBJECTS: &str = "subjects";
 /// The option that lets messages expire by themselves.
 const MESSAGE_TTL: &str = "allow_msg_ttl";
 /// The option that lets a stream take messages all or none.
@@ -142,7 +149,7 @@ pub(super) enum Batches {
 pub(super) fn dead_config(names: &Names, shape: Shape) -> Value {
     shape.of(json!({
         "name": names.dead_stream(),
-        "subjects": [names.all_dead(None)],
+        "subjects": subjects(&names.dead_stream(), [names.all_dead(None)]),
         "retention": "limits",
         "storage": "file",
         "discard": "old",
@@ -247,27 +254,40 @@ pub(super) async fn ensure_store(streams: &StreamService, names: &Names, shape: 
         .chain([dead_config(names, shape)])
         .collect();
     let ensure = |config: Value| async move {
-        let mut is = ensure_stream(streams, &config).await?;
-        // One of an older naq; what differs in more is another program's, and stays as it is.
-        if matches!(&Drift::between(&is, &config).serious().0[..], [(field, ..)] if field == REVISIONS) {
-            is = change(streams, is, REVISIONS, config[REVISIONS].clone()).await;
-        }
+        let is = grown(streams, ensure_stream(streams, &config).await?, &config).await;
         verify(streams, &format!("stream {}", config["name"].as_str().unwrap_or_default()), &is, &config)
     };
     let (_, ttl) = tokio::try_join!(try_join_all(configs.into_iter().map(ensure)), async {
-        let mut is = ensure_stream(streams, &bucket_config(names, &results, shape, ttl)).await?;
-        verify(
-            streams,
-            &format!("stream {}", names.results_stream()),
-            &is,
-            &bucket_config(names, &results, shape, false),
-        )?;
+        let config = bucket_config(names, &results, shape, false);
+        let is = ensure_stream(streams, &bucket_config(names, &results, shape, ttl)).await?;
+        let mut is = grown(streams, is, &config).await;
+        verify(streams, &format!("stream {}", names.results_stream()), &is, &config)?;
         if ttl && is[MESSAGE_TTL] != true {
             is = change(streams, is, MESSAGE_TTL, json!(true)).await;
         }
         Ok(is[MESSAGE_TTL] == true)
     })?;
     Ok(ttl)
+}
+
+/// The settings of a stream, which is given what it lacks if an older naq made it. What differs in more is another program's,
+/// and stays as it is.
+async fn grown(streams: &StreamService, mut is: Value, config: &Value) -> Value {
+    let drift = Drift::between(&is, config).serious();
+    let lacks = |(field, had, _): &(String, Value, Value)| match field.as_str() {
+        REVISIONS => true,
+        SUBJECTS => had.as_array().is_some_and(|had| {
+            let wanted = config[SUBJECTS].as_array();
+            wanted.is_some_and(|wanted| had.len() < wanted.len() && had.iter().all(|one| wanted.contains(one)))
+        }),
+        _ => false,
+    };
+    if drift.0.iter().all(lacks) {
+        for (field, _, wanted) in drift.0 {
+            is = change(streams, is, &field, wanted).await;
+        }
+    }
+    is
 }
 
 /// A stream that was made on an older server, or by an older naq, learns what the server can do. Returns its settings.
@@ -317,7 +337,8 @@ impl Shared {
         if atomic {
             wanted[ATOMIC] = json!(true);
         }
-        let mut is = ensure_stream(&self.streams, &wanted).await?;
+        let is = ensure_stream(&self.streams, &wanted).await?;
+        let mut is = grown(&self.streams, is, &config).await;
         verify(&self.streams, &format!("stream {}", self.names.queue_stream(queue)), &is, &config)?;
         if atomic && is[ATOMIC] != true {
             is = change(&self.streams, is, ATOMIC, json!(true)).await;
