@@ -9,6 +9,7 @@ mod clock_shift;
 mod collector;
 pub mod faults;
 mod file_lock;
+pub mod fuzz;
 mod lines;
 mod nats_server;
 mod programs;

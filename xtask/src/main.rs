@@ -9,6 +9,7 @@ mod bench;
 mod chaos;
 mod ci;
 mod features;
+mod fuzz;
 mod process;
 mod testing;
 mod tidy;
@@ -39,6 +40,8 @@ enum Task {
     Bench(bench::Options),
     /// Load a store while everything breaks at random, and judge what happened
     Chaos(chaos::Options),
+    /// Make inputs for what reads bytes from outside, and keep those that break a promise
+    Fuzz(fuzz::Options),
     /// Everything that has to hold before a change lands
     Ci,
 }
@@ -65,6 +68,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Tidy => tidy::run(),
         Task::Bench(options) => bench::run(&options),
         Task::Chaos(options) => chaos::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Features => features::run(),
         Task::Ci => ci::run(),
     }

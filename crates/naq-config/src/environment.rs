@@ -11,6 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The most names in the path of a setting, as many as a YAML file may have: trees are walked by calls within calls.
+const DEPTH_MAX: usize = 64;
+
 /// A snapshot of environment variables. Take it from the process, or build one for a test.
 #[derive(Clone, Default)]
 pub struct Environment {
@@ -97,7 +100,7 @@ impl Environment {
         }
         for (variable, value) in &self.variables {
             let Some(rest) = variable.strip_prefix("NAQ_") else { continue };
-            if rest.contains("__") {
+            if (1..DEPTH_MAX).contains(&rest.matches("__").count()) {
                 let path = rest.split("__").map(str::to_ascii_lowercase).collect();
                 settings.set.push(Setting { variable, path, value });
             } else if let Some((_, reason)) = RETIRED_VARIABLES.iter().find(|(name, _)| name == variable) {

@@ -42,7 +42,7 @@ pub mod error_type {
 /// Why an attempt failed, or why a job was cancelled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobError {
-    /// The stable name that `retry_on` and `ignore_on` match.
+    /// The stable name that `retry_on` and `ignore_on` match; at most [`JobError::MAX_TYPE`] bytes.
     pub error_type: String,
     /// For people; at most [`JobError::MAX_MESSAGE`] bytes.
     pub message: String,
@@ -57,6 +57,8 @@ pub struct JobError {
 }
 
 impl JobError {
+    /// The longest type kept, in bytes.
+    pub const MAX_TYPE: usize = 256;
     /// The longest message kept, in bytes.
     pub const MAX_MESSAGE: usize = 4 * 1024;
     /// The longest backtrace kept, in bytes.
@@ -66,7 +68,7 @@ impl JobError {
     #[must_use]
     pub fn new(error_type: impl Into<String>, message: impl Into<String>, timestamp: Timestamp) -> Self {
         Self {
-            error_type: error_type.into(),
+            error_type: cut(error_type.into(), Self::MAX_TYPE),
             message: cut(message.into(), Self::MAX_MESSAGE),
             backtrace: None,
             retry_count: 0,
@@ -130,7 +132,8 @@ mod tests {
     proptest! {
         #[test]
         fn texts_stay_within_their_bounds(text in "\\PC{0,3000}") {
-            let error = JobError::new("x", text.clone(), Timestamp::EPOCH);
+            let error = JobError::new(text.clone(), text.clone(), Timestamp::EPOCH);
+            prop_assert!(error.error_type.len() <= JobError::MAX_TYPE);
             prop_assert!(error.message.len() <= JobError::MAX_MESSAGE);
             if text.len() <= JobError::MAX_MESSAGE {
                 prop_assert_eq!(error.message, text);

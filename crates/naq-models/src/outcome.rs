@@ -94,7 +94,7 @@ fn after_error(job: &Job, mut error: JobError, after: Option<Duration>, now: Tim
     error.retry_count = job.attempt - 1;
     let delay = after.unwrap_or_else(|| job.retry.delay_before(job.attempt, jitter));
     let mut retried = job.clone();
-    retried.attempt += 1;
+    retried.attempt = retried.attempt.saturating_add(1);
     retried.last_error = Some(error);
     again(retried, JobStatus::Retry, delay, now)
 }
@@ -177,6 +177,16 @@ mod tests {
         };
         assert_eq!((job.attempt, job.run, status), (1, 2, JobStatus::Scheduled));
         assert_eq!(job.run_at.unwrap().unix_millis(), 7_000);
+    }
+
+    #[test]
+    fn the_last_attempt_that_can_be_counted_is_counted_again() {
+        let mut job = job(u32::MAX);
+        (job.attempt, job.run) = (u32::MAX, u32::MAX);
+        let Next::Again { job, .. } = next(&job, Verdict::Error(error()), Timestamp::EPOCH, 0.5) else {
+            panic!("ended")
+        };
+        assert_eq!((job.attempt, job.run), (u32::MAX, u32::MAX), "and not the first");
     }
 
     #[test]

@@ -144,6 +144,8 @@ impl Serialize for Job {
         policy_entries(self, &mut map)?;
         if !self.depends_on.is_empty() {
             map.serialize_entry("depends_on", &self.depends_on)?;
+        }
+        if !self.depends_on.is_empty() || self.on_dependency_failure != OnDependencyFailure::default() {
             map.serialize_entry("on_dependency_failure", &self.on_dependency_failure)?;
         }
         if let Some(unique) = &self.unique {

@@ -20,6 +20,9 @@ use crate::open::not_built;
 use crate::{CallError, SchedulerService, StorageError, StorageErrorKind, storage::crash::crash_point};
 
 mod arrival;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "nats")]
 mod literal;
 mod mapping;

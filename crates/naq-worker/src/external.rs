@@ -14,6 +14,9 @@ use naq_services::RequestReply;
 use crate::handler::ErasedHandler;
 
 mod exec;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod group;
 mod http;
 mod jsonl;

@@ -22,7 +22,7 @@ use crate::{
 /// Jobs a batch: large enough for the stores' bulk paths, small enough to hold in memory at their largest.
 const BATCH: usize = 1_000;
 /// The longest line read, in bytes.
-const MAX_LINE: u64 = 16 * 1024 * 1024;
+const MAX_LINE: usize = 16 * 1024 * 1024;
 /// Errors that are shown; the others are only counted.
 const SHOWN_ERRORS: u64 = 20;
 
@@ -51,35 +51,60 @@ pub(super) async fn run(
     };
     let bar = progress(size);
     let mut report = Report::default();
-    let (mut number, mut batch, mut line) = (0u64, Vec::new(), String::new());
-    loop {
-        line.clear();
-        let read = io::Read::take(&mut input, MAX_LINE).read_line(&mut line);
-        let read = read.map_err(|e| CliError::failed(format!("line {}: cannot be read: {e}", number + 1)))?;
-        if read == 0 {
-            break;
+    let (mut number, mut batch, mut line) = (0u64, Vec::new(), Vec::new());
+    // What was read before a file that fails is stored all the same.
+    let failure = loop {
+        match read_line(&mut input, &mut line) {
+            Ok(0) => break None,
+            Ok(read) => bar.inc(read),
+            Err(e) => break Some(CliError::failed(format!("line {}: cannot be read: {e}", number + 1))),
         }
         number += 1;
-        bar.inc(read as u64);
-        if read as u64 == MAX_LINE && !line.ends_with('\n') {
-            return Err(CliError::failed(format!("line {number} is longer than {MAX_LINE} bytes")));
-        }
-        if line.trim().is_empty() {
-            continue;
-        }
-        match jobs.read_submission(line.trim().as_bytes()) {
-            Ok(job) => batch.push((number, Submission { job, on_conflict })),
-            Err(error) => report.refuse(&bar, number, &with_sources(&error)),
+        let text = line.trim_ascii();
+        if line.len() > MAX_LINE {
+            report.refuse(&bar, number, &format!("it is longer than {MAX_LINE} bytes"));
+        } else if !text.is_empty() {
+            match jobs.read_submission(text) {
+                Ok(job) => batch.push((number, Submission { job, on_conflict })),
+                Err(error) => report.refuse(&bar, number, &with_sources(&error)),
+            }
         }
         if batch.len() == BATCH {
             store(jobs, &bar, &mut report, std::mem::take(&mut batch)).await;
         }
-    }
+    };
     store(jobs, &bar, &mut report, batch).await;
     bar.finish_and_clear();
     let Report { enqueued, duplicates, failed } = report;
     out.one(&report, || format!("{enqueued} enqueued, {duplicates} were there before, {failed} failed"))?;
-    if failed > 0 { Err(CliError::failed(format!("{failed} of {number} lines were not enqueued"))) } else { Ok(()) }
+    match failure {
+        Some(failure) => Err(failure),
+        None if failed > 0 => Err(CliError::failed(format!("{failed} of {number} lines were not enqueued"))),
+        None => Ok(()),
+    }
+}
+
+/// Reads a line, with its end, and says how many bytes it has; 0 at the end of the input. Of one that is too long, no more
+/// is kept than shows it.
+fn read_line(input: &mut dyn BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
+    line.clear();
+    let mut read = 0;
+    loop {
+        let available = match input.fill_buf() {
+            Ok(available) => available,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
+        let end = available.iter().position(|byte| *byte == b'\n');
+        let length = end.map_or(available.len(), |end| end + 1);
+        let room = MAX_LINE + 1 - line.len();
+        line.extend_from_slice(&available[..length.min(room)]);
+        input.consume(length);
+        read += length as u64;
+        if end.is_some() || length == 0 {
+            return Ok(read);
+        }
+    }
 }
 
 async fn store(jobs: &JobService, bar: &ProgressBar, report: &mut Report, batch: Vec<(u64, Submission)>) {
@@ -114,5 +139,29 @@ fn progress(size: Option<u64>) -> ProgressBar {
             ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {eta}").expect("a fixed template"),
         ),
         None => ProgressBar::new_spinner(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_read_whatever_stands_in_those_before() {
+        let long = vec![b'x'; 2 * MAX_LINE];
+        let text = [&b"one\n\xff\xfe\n\n"[..], &long, b"\ntwo\r\nlast"].concat();
+        let (mut input, mut line, mut lines) = (text.as_slice(), Vec::new(), Vec::new());
+        let mut bytes = 0;
+        loop {
+            match read_line(&mut input, &mut line).unwrap() {
+                0 => break,
+                read => bytes += read,
+            }
+            lines.push(line.clone());
+        }
+        assert_eq!(bytes, text.len() as u64);
+        assert_eq!(lines[3].len(), MAX_LINE + 1, "enough to see that it is too long");
+        lines.remove(3);
+        assert_eq!(lines, [&b"one\n"[..], b"\xff\xfe\n", b"\n", b"two\r\n", b"last"]);
     }
 }

@@ -333,6 +333,14 @@ fn unknown_variables_and_environments_are_named() {
 }
 
 #[test]
+fn a_variable_that_is_too_deep_sets_nothing() {
+    let variable = format!("NAQ_{}B", "A__".repeat(20_000));
+    let loaded = yaml("").variable(&variable, "1").load().unwrap();
+    let sources: Vec<_> = loaded.warnings.iter().map(|warning| warning.source.clone()).collect();
+    assert_eq!(sources, [Source::Variable { name: variable }]);
+}
+
+#[test]
 fn the_store_is_chosen_in_order() {
     let choice = |machine: &Machine| machine.load().unwrap().store().map(|choice| (choice.url, choice.chosen_by));
     let machine = Machine::new();

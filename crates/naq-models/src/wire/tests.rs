@@ -82,6 +82,14 @@ fn a_foreign_producer_needs_three_fields() {
 }
 
 #[test]
+fn what_a_job_says_of_dependencies_stays_without_any() {
+    let text = br#"{"v":1,"kind":"k","args":[],"on_dependency_failure":"run"}"#;
+    let job = decode(text, &address()).unwrap();
+    assert_eq!(job.on_dependency_failure, OnDependencyFailure::Run);
+    assert_eq!(decode(&encode(&job, WireFormat::Json).unwrap(), &address()).unwrap(), job);
+}
+
+#[test]
 fn the_address_wins_over_the_body() {
     let job = decode(br#"{"v":1,"id":"other","queue":"other","priority":3,"kind":"k","args":{}}"#, &address()).unwrap();
     assert_eq!((job.id, job.queue, job.priority), (address().id, address().queue, address().priority));

@@ -24,8 +24,8 @@ pub(super) enum Value {
     Tuple(Vec<Value>),
     List(Vec<Value>),
     Dict(BTreeMap<Arc<str>, Value>),
-    /// The name of a class or function.
-    Named(Arc<str>),
+    /// A class or function. Not which: a name is made of two texts, and an instruction may name those that were remembered.
+    Named,
     /// Something that is no plain data.
     Opaque,
 }
@@ -117,8 +117,8 @@ impl Machine<'_> {
             0x85..=0x87 => Value::Tuple(self.parts(usize::from(instruction - 0x84))?),
             0x93 => self.named()?,
             b'c' => {
-                let (module, name) = (self.line()?, self.line()?);
-                Value::Named(format!("{module}.{name}").into())
+                let (_module, _name) = (self.line()?, self.line()?);
+                Value::Named
             }
             b'R' => self.called()?,
             other => return Err(PickleError::Unknown(other)),
@@ -245,16 +245,16 @@ impl Machine<'_> {
 
     fn named(&mut self) -> Result<Value> {
         let parts = self.top(2)?;
-        let [Value::Text(module), Value::Text(name)] = parts.as_slice() else { return Err(Damaged) };
-        Ok(Value::Named(format!("{module}.{name}").into()))
+        let [Value::Text(_module), Value::Text(_name)] = parts.as_slice() else { return Err(Damaged) };
+        Ok(Value::Named)
     }
 
     /// `Status("active")`, or `getattr(Status, "ACTIVE")` as Python 3.11 had it for a while: the text. Nothing is called.
     fn called(&mut self) -> Result<Value> {
         let parts = self.top(2)?;
         Ok(match parts.as_slice() {
-            [Value::Named(_), Value::Tuple(args)] => match args.as_slice() {
-                [Value::Text(value)] | [Value::Named(_), Value::Text(value)] => Value::Text(Arc::clone(value)),
+            [Value::Named, Value::Tuple(args)] => match args.as_slice() {
+                [Value::Text(value)] | [Value::Named, Value::Text(value)] => Value::Text(Arc::clone(value)),
                 _ => Value::Opaque,
             },
             _ => Value::Opaque,

@@ -120,7 +120,12 @@ fn told(task: &Path) -> Option<String> {
     serde_json::from_slice::<Told>(&result).ok()?.error
 }
 
-fn read(content: &[u8], told: Option<String>, kinds: &Kinds, now: Timestamp) -> Result<Incoming, Left> {
+pub(in crate::foreign) fn read(
+    content: &[u8],
+    told: Option<String>,
+    kinds: &Kinds,
+    now: Timestamp,
+) -> Result<Incoming, Left> {
     let left = |reason| move |error: serde_json::Error| Left::new(reason, error.to_string());
     serde_json::from_slice::<serde::de::IgnoredAny>(content).map_err(left(LeftReason::NotJson))?;
     let found: Task = serde_json::from_slice(content).map_err(left(LeftReason::NotAJob))?;

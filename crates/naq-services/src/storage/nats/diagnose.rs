@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     Shared,
-    features::{LOSES_STREAMS, RECOMMENDED, Version},
+    features::{KEEPS_AT_LIMIT, LOSES_STREAMS, RECOMMENDED, Version},
     names::Names,
     topology::{Drift, bucket_config, dead_config, events_config, queue_config},
 };
@@ -31,7 +31,8 @@ const LIMITS_OF_WRITERS: &str =
 impl Shared {
     pub(super) async fn diagnose(&self) -> Result<Vec<Finding>> {
         let version = Version::parse(&self.connection.server_version());
-        let mut findings = vec![server_finding(version), self.storage_finding()];
+        let storage = storage_finding(self.features.storage, self.features.max_storage, version);
+        let mut findings = vec![server_finding(version), storage];
         findings.push(self.clock_finding().await?);
         let queues = self.queues().await?;
         let mut wanted: Vec<Value> = self
@@ -79,21 +80,6 @@ impl Shared {
         Ok(findings)
     }
 
-    fn storage_finding(&self) -> Finding {
-        let (used, limit) = (self.features.storage, self.features.max_storage);
-        #[expect(clippy::cast_precision_loss, reason = "a share is compared, not counted")]
-        let full = limit > 0 && used as f64 > limit as f64 * STORAGE_SHARE;
-        let message = match limit {
-            limit if limit > 0 => format!("{used} of {limit} bytes used"),
-            _ => format!("{used} bytes used, no limit for this account"),
-        };
-        if full {
-            finding(Severity::Warning, "storage", message, "raise the account's JetStream limit or shorten result_ttl")
-        } else {
-            finding(Severity::Ok, "storage", message, "")
-        }
-    }
-
     async fn clock_finding(&self) -> Result<Finding> {
         let there = self.now("diagnose").await?;
         let here = host_time();
@@ -125,6 +111,27 @@ fn server_finding(version: Version) -> Finding {
         ),
     };
     finding(severity, "server", message, format!("upgrade to {RECOMMENDED} or later"))
+}
+
+/// How full the account is: bytes used, and how many it may use (none if not positive).
+fn storage_finding(used: i64, limit: i64, version: Version) -> Finding {
+    if limit <= 0 {
+        return finding(Severity::Ok, "storage", format!("{used} bytes used, no limit for this account"), "");
+    }
+    let message = format!("{used} of {limit} bytes used");
+    #[expect(clippy::cast_precision_loss, reason = "a share is compared, not counted")]
+    let full = used as f64 > limit as f64 * STORAGE_SHARE;
+    if version < KEEPS_AT_LIMIT {
+        let message = format!(
+            "{message}; at its limit nats-server {version} drops what an entry replaces before it refuses the entry: \
+             retries and schedules can be lost"
+        );
+        finding(Severity::Warning, "storage", message, format!("no limit for the account, or upgrade to {RECOMMENDED}"))
+    } else if full {
+        finding(Severity::Warning, "storage", message, "raise the account's JetStream limit or shorten result_ttl")
+    } else {
+        finding(Severity::Ok, "storage", message, "")
+    }
 }
 
 /// What an acknowledgement means where every stream has at least so many copies. Whether the server waits for its disk, it
@@ -184,6 +191,20 @@ mod tests {
             ("2.15.0-RC.1", Severity::Ok),
         ] {
             assert_eq!(severity(version), expected, "{version}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_a_danger_on_an_old_server_and_when_it_is_near() {
+        let severity = |used, limit, version| storage_finding(used, limit, Version::parse(version)).severity;
+        for (used, limit, version, expected) in [
+            (900, -1, "2.9.10", Severity::Ok),
+            (0, 1000, "2.9.10", Severity::Warning),
+            (800, 1000, "2.15.0", Severity::Ok),
+            (801, 1000, "2.15.0", Severity::Warning),
+            (900, 0, "2.15.0", Severity::Ok),
+        ] {
+            assert_eq!(severity(used, limit, version), expected, "{used} of {limit}, {version}");
         }
     }
 

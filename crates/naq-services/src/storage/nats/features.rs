@@ -22,6 +22,10 @@ pub(super) const RECOMMENDED: Version = Version(2, 14, 0);
 /// Kills of processes made them forget streams of a cluster (nats-server issue 6888; Jepsen found it mended in 2.10.23).
 pub(super) const LOSES_STREAMS: Range<Version> = Version(2, 10, 0)..Version(2, 10, 23);
 
+/// Older ones drop what a message replaces before they find that there is no room for it. 2.9.10 does, 2.15.0 does not; what
+/// lies between was not tried.
+pub(super) const KEEPS_AT_LIMIT: Version = Version(2, 10, 0);
+
 /// What the server says of itself and of the account.
 #[derive(Debug, Clone)]
 pub(super) struct Features {
