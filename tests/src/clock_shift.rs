@@ -4,10 +4,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
+
+use crate::preload::build;
 
 /// The clock of some processes.
 #[derive(Debug)]
@@ -22,12 +23,7 @@ impl ClockShift {
     /// # Errors
     /// If there is no C compiler, or the files cannot be written.
     pub fn prepare(folder: &Path) -> Result<ClockShift> {
-        let clock = ClockShift { library: folder.join("clock_shift.so"), shift: folder.join("clock_shift") };
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/clock_shift.c");
-        // The compiler that has built SQLite for these tests.
-        let mut compiler = Command::new("cc");
-        let built = compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&clock.library).arg(source).status()?;
-        ensure!(built.success(), "cc: {built}");
+        let clock = ClockShift { library: build(folder, "clock_shift")?, shift: folder.join("clock_shift") };
         clock.set(0)?;
         Ok(clock)
     }

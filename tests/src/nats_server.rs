@@ -46,7 +46,8 @@ impl ServerVersion {
 pub struct NatsOptions {
     /// Whether JetStream is on.
     pub jetstream: bool,
-    /// Bytes that JetStream may store in files; `None` leaves it to the server.
+    /// Bytes that JetStream may store in files; `None` leaves it to the server, which takes three quarters of what the disk
+    /// has left. Each stream of events claims a gigabyte of them, used or not, and some tests have dozens.
     pub max_file_store: Option<u64>,
     /// Bytes that one message may have; `None` leaves it to the server (1 MiB).
     pub max_payload: Option<u32>,
@@ -58,7 +59,8 @@ pub struct NatsOptions {
 
 impl Default for NatsOptions {
     fn default() -> Self {
-        NatsOptions { jetstream: true, max_file_store: None, max_payload: None, store_dir: None, extra: String::new() }
+        let max_file_store = Some(1 << 40);
+        NatsOptions { jetstream: true, max_file_store, max_payload: None, store_dir: None, extra: String::new() }
     }
 }
 

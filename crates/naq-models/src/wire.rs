@@ -61,6 +61,9 @@ pub struct Address {
     pub stored_at: Timestamp,
 }
 
+/// The longest kind of a job, in bytes: it goes with the job through headers, logs and metrics.
+pub const MAX_KIND: usize = 256;
+
 /// Why bytes are not a job.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -76,6 +79,12 @@ pub enum DecodeError {
     /// `args` is neither an object nor an array.
     #[error("args must be an object or an array")]
     Args,
+    /// The kind is longer than [`MAX_KIND`] bytes.
+    #[error("the kind has {length} bytes, and at most {MAX_KIND} are read")]
+    Kind {
+        /// Its length, in bytes.
+        length: usize,
+    },
     /// Bincode, but this program was built without it. Not the job's fault: it must be handed back, not dead-lettered.
     #[error("the job is stored in bincode and this program was built without the feature `bincode`")]
     BincodeNotBuilt,
@@ -278,6 +287,9 @@ impl Draft {
             return Err(DecodeError::Args);
         }
         let kind = self.kind.ok_or_else(|| missing("kind"))?;
+        if kind.len() > MAX_KIND {
+            return Err(DecodeError::Kind { length: kind.len() });
+        }
         let usual = RetryPolicy::default();
         let mut job = Job::new(address.id.clone(), kind, args, self.enqueued_at.unwrap_or(address.stored_at));
         job.queue = address.queue.clone();

@@ -19,7 +19,7 @@ pub use unique::UniqueBy;
 use unique::Uniqueness;
 
 /// The longest [`Job::kind`], in bytes.
-pub const MAX_KIND: usize = 256;
+pub const MAX_KIND: usize = naq_models::wire::MAX_KIND;
 
 /// What a job gets where its producer said nothing: `queues.default`, `jobs.max_retries`, `jobs.timeout`, `results.ttl`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -35,8 +35,6 @@ pub struct StreamService {
     connection: ConnectionService,
     /// Removed messages are overwritten, because the server would bring them back after a kill.
     erase: bool,
-    /// Told apart from other processes' by it.
-    marks: String,
 }
 
 /// What the server says against a request.
@@ -148,8 +146,7 @@ impl StreamService {
     #[must_use]
     pub fn new(connection: ConnectionService) -> Self {
         let erase = forgets_removals(&connection.server_version());
-        let marks = connection.new_inbox().rsplit('.').next().unwrap_or_default().to_owned();
-        Self { connection, erase, marks }
+        Self { connection, erase }
     }
 
     /// The connection it uses.
@@ -341,7 +338,9 @@ impl StreamService {
     /// stored becomes the first, and all between are out of reach: jobs are lost. With its last message overwritten the
     /// block is read anew, as it is; and for half a second after a message was stored no other one writes the index.
     async fn mark(&self, stream: &str) -> Option<u64> {
-        let subject = format!("{}{}", mark_prefix(stream), self.marks);
+        // One of its own: a queue's stream takes no second message of a subject.
+        let inbox = self.connection.new_inbox();
+        let subject = mark_prefix(stream) + inbox.rsplit('.').next().unwrap_or_default();
         match self.publish(Outgoing { subject, headers: None, payload: Bytes::new() }).await {
             Ok(sequence) => Some(sequence),
             Err(failure) => {

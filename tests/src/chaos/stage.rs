@@ -68,9 +68,7 @@ impl Stage {
         let servers = match store {
             Store::Sqlite => Vec::new(),
             Store::Nats(version) => {
-                // By itself the server takes what the disk has left, and 2.9 refuses an account that may have more.
-                let options =
-                    NatsOptions { max_file_store: Some(2 * PLENTY), extra: limited(PLENTY), ..NatsOptions::default() };
+                let options = NatsOptions { extra: limited(PLENTY), ..NatsOptions::default() };
                 vec![NatsServer::start_with(version, options).await?]
             }
             Store::Cluster(version) => cluster(version).await?,

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod disks;
+mod hostile;
 mod names;
 mod servers;
 

@@ -25,6 +25,7 @@ mod logins;
 mod many;
 mod migration;
 mod poison;
+mod power_cut;
 mod python;
 mod reloading;
 mod roles;

@@ -76,3 +76,9 @@ fn parse(line: &str) -> Option<Line> {
     let (attempt, pid) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     Some(Line { what, id, attempt, pid, priority: words.next()?.parse().ok()? })
 }
+
+/// The ids that a producer was told are stored, from the file that it writes.
+pub(crate) fn answered_ok(path: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    whole_lines(&text).filter_map(|line| line.strip_prefix("ok ").map(str::to_owned)).collect()
+}

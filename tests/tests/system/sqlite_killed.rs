@@ -1,13 +1,13 @@
 //! Every process that uses the file is killed in the middle of its writes, again and again: the file stays whole.
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::Result;
-use naq_tests::{eventually, whole_lines};
+use naq_tests::eventually;
 use serde_json::{Value, json};
 
 use crate::{
-    run_log::RunLog,
+    run_log::{RunLog, answered_ok},
     site::{Backend, COMMAND_LIMIT, Site},
 };
 
@@ -59,9 +59,4 @@ async fn nothing_acknowledged_is_missing() -> Result<()> {
     let missing: Vec<_> = answered_ok(&acknowledged).difference(&completed).cloned().collect();
     assert!(missing.is_empty(), "{} acknowledged jobs did not complete: {:?}", missing.len(), missing.first());
     Ok(())
-}
-
-fn answered_ok(path: &std::path::Path) -> BTreeSet<String> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    whole_lines(&text).filter_map(|line| line.strip_prefix("ok ").map(str::to_owned)).collect()
 }

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Address, BINCODE_MARK, DecodeError, VERSION};
+use super::{Address, BINCODE_MARK, DecodeError, MAX_KIND, VERSION};
 use crate::{
     Job, JobError, JobId, OnDependencyFailure, RawJson, RetryPolicy, RetryStrategy, Timestamp, UniqueWhile, duration,
 };
@@ -94,6 +94,9 @@ pub(super) fn decode(bytes: &[u8], address: &Address) -> Result<Job, DecodeError
     let args = RawJson::parse(&record.args).map_err(DecodeError::Json)?;
     if !args.is_object() && !args.is_array() {
         return Err(DecodeError::Args);
+    }
+    if record.kind.len() > MAX_KIND {
+        return Err(DecodeError::Kind { length: record.kind.len() });
     }
     let mut job = Job::new(address.id.clone(), record.kind, args, time(record.enqueued_at)?);
     job.queue = address.queue.clone();

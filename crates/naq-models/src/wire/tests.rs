@@ -90,6 +90,14 @@ fn what_a_job_says_of_dependencies_stays_without_any() {
 }
 
 #[test]
+fn a_kind_that_is_too_long_is_no_kind() {
+    let of = |length: usize| format!(r#"{{"v":1,"kind":"{}","args":[]}}"#, "k".repeat(length));
+    assert_eq!(decode(of(MAX_KIND).as_bytes(), &address()).unwrap().kind.len(), MAX_KIND);
+    let refused = decode(of(MAX_KIND + 1).as_bytes(), &address()).unwrap_err();
+    assert_eq!(refused.to_string(), "the kind has 257 bytes, and at most 256 are read");
+}
+
+#[test]
 fn the_address_wins_over_the_body() {
     let job = decode(br#"{"v":1,"id":"other","queue":"other","priority":3,"kind":"k","args":{}}"#, &address()).unwrap();
     assert_eq!((job.id, job.queue, job.priority), (address().id, address().queue, address().priority));
@@ -104,6 +112,7 @@ fn bad_bytes_are_named() {
         DecodeError::Json(_) => "json",
         DecodeError::Version { .. } => "version",
         DecodeError::Args => "args",
+        DecodeError::Kind { .. } => "kind",
         DecodeError::BincodeNotBuilt | DecodeError::Bincode(_) => "bincode",
     };
     assert_eq!(kind(b""), "json");
