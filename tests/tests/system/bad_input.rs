@@ -4,6 +4,7 @@ mod bodies;
 mod disks;
 mod hostile;
 mod names;
+mod rows;
 mod servers;
 
 use naq_tests::Finished;

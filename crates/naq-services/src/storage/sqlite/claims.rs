@@ -7,7 +7,7 @@
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use naq_models::{Address, JobStatus, Priority};
-use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, params};
 
 use super::{
     clock::{Moment, after, boot_id},
@@ -91,17 +91,21 @@ fn count(tx: &Tx<'_>, sql: &str, params: &[&dyn rusqlite::ToSql]) -> rusqlite::R
 /// Makes ready what is held by leases that have run out, of any queue: there are no more leases than running jobs.
 fn reclaim(tx: &mut Tx<'_>) -> rusqlite::Result<()> {
     let mut select = tx.conn.prepare_cached(
-        "SELECT j.seq, j.queue, j.priority FROM leases l JOIN jobs j ON j.seq = l.seq \
+        "SELECT l.seq, j.queue, j.priority FROM leases l LEFT JOIN jobs j ON j.seq = l.seq \
          WHERE l.lease_until <= ?1 OR l.boot <> ?2",
     )?;
     let found = select.query_map(params![tx.now.boot, boot_id()], |row| {
-        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, rows::priority(row, 2)?))
+        // Nothing is known of a row that somebody removed or changed beside naq.
+        let place = rows::known(rows::priority(row, 2).and_then(|priority| Ok((row.get(1)?, priority))))?;
+        Ok((row.get::<_, i64>(0)?, place))
     })?;
     let freed: Vec<_> = found.collect::<rusqlite::Result<_>>()?;
-    for (seq, queue, priority) in &freed {
+    for (seq, place) in &freed {
         tx.conn.prepare_cached("UPDATE jobs SET lost = lost + 1 WHERE seq = ?1")?.execute([seq])?;
         tx.conn.prepare_cached("DELETE FROM leases WHERE seq = ?1")?.execute([seq])?;
-        make_ready(tx, *queue, *priority, *seq)?;
+        if let Some((queue, priority)) = place {
+            make_ready(tx, *queue, *priority, *seq)?;
+        }
     }
     if !freed.is_empty() {
         tracing::info!(jobs = freed.len(), "jobs came back because their leases ran out");
@@ -126,29 +130,45 @@ fn claim_lane(
     token: i64,
     claims: &mut Vec<Claim>,
 ) -> rusqlite::Result<()> {
+    let before = claims.len();
     let (first, end) = lane_keys(number, lane.priority);
     let mut select = tx.conn.prepare_cached(
-        "SELECT r.key, j.seq, j.id, j.stored_at, j.lost, j.body FROM ready r JOIN jobs j ON j.seq = r.key & ?4 \
+        "SELECT r.key, j.seq, j.id, j.stored_at, j.lost, j.body FROM ready r LEFT JOIN jobs j ON j.seq = r.key & ?4 \
          WHERE r.key BETWEEN ?1 AND ?2 ORDER BY r.key LIMIT ?3",
     )?;
     let mut found = select.query(params![first, end, i64::try_from(want).unwrap_or(i64::MAX), SEQ_MASK])?;
     let since = Duration::from_millis(tx.now.boot.unsigned_abs());
-    let mut last = None;
+    let (mut last, mut foreign) = (None, Vec::new());
     let mut text = String::with_capacity(24);
-    while let Some(row) = found.next()? {
-        last = Some(row.get::<_, i64>(0)?);
+    let mut read = |row: &Row<'_>| {
         let id = rows::id(row, 2)?;
         text.clear();
         write!(text, "{}.{token}", row.get::<_, i64>(1)?).expect("writing to a String cannot fail");
-        claims.push(Claim {
+        Ok(Claim {
             lease: Lease { id: id.clone(), token: Arc::from(text.as_str()), since, duration: queue.lease },
             lane,
             address: Address { id, queue: queue.name.clone(), priority: lane.priority, stored_at: rows::time(row, 3)? },
             body: rows::body(row, 5)?,
             doubtful: row.get::<_, i64>(4)? > 0,
-        });
+        })
+    };
+    while let Some(row) = found.next()? {
+        let key: i64 = row.get(0)?;
+        last = Some(key);
+        match rows::known(read(row))? {
+            Some(claim) => claims.push(claim),
+            None => foreign.push(key),
+        }
     }
     let Some(last) = last else { return Ok(()) };
+    for key in &foreign {
+        // It leaves the lane, else it would be in the way of every claim. What is in `jobs` stays for whoever wrote it.
+        tracing::error!(
+            seq = key & SEQ_MASK,
+            "a row that no naq wrote was taken out of a queue; see `naq system doctor`"
+        );
+        tx.conn.prepare_cached("DELETE FROM ready WHERE key = ?1")?.execute([key])?;
+    }
     // Exactly the rows just read: the lane up to the last of them.
     tx.conn
         .prepare_cached(
@@ -167,7 +187,12 @@ fn claim_lane(
             &*ask.worker_id,
         ])?;
     tx.conn.prepare_cached("DELETE FROM ready WHERE key BETWEEN ?1 AND ?2")?.execute([first, last])?;
-    Ok(())
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    // Others may lie behind them.
+    let more = want - (claims.len() - before);
+    claim_lane(tx, ask, (lane, more), (queue, number), token, claims)
 }
 
 /// The row and the token; a text that no claim gave matches no row.

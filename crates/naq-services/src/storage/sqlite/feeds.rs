@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use naq_models::{JobId, Timestamp};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, Rows};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -50,23 +50,50 @@ impl SqliteDueFeed {
 }
 
 fn due(conn: &Connection, now: Timestamp, max: usize) -> rusqlite::Result<Vec<DueEntry>> {
-    let mut statement = conn.prepare_cached(
-        "SELECT id, run_at, revision FROM jobs WHERE status IN (0, 4) AND run_at <= ?1 ORDER BY run_at LIMIT ?2",
-    )?;
-    let rows = statement.query_map(params![now.unix_millis(), i64::try_from(max).unwrap_or(i64::MAX)], |row| {
-        Ok(DueEntry { id: rows::id(row, 0)?, run_at: rows::time(row, 1)?, revision: revision_out(row.get(2)?) })
-    })?;
-    rows.collect()
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT {ENTRY_COLUMNS}, j.run_at FROM {ENTRY_TABLES} WHERE j.status IN (0, 4) AND j.run_at <= ?1 ORDER BY j.run_at"
+    ))?;
+    let found = statement.query([now.unix_millis()])?;
+    first(found, max, |row| {
+        let (id, revision) = entry(row)?;
+        Ok(DueEntry { id, run_at: rows::time(row, 6)?, revision })
+    })
 }
 
 fn waiting(conn: &Connection, after: u64, max: usize) -> rusqlite::Result<Vec<WaitingEntry>> {
-    let mut statement = conn.prepare_cached(
-        "SELECT id, revision FROM jobs WHERE status = 1 AND revision > ?1 ORDER BY revision LIMIT ?2",
-    )?;
-    let rows = statement.query_map(params![revision_in(after), i64::try_from(max).unwrap_or(i64::MAX)], |row| {
-        Ok(WaitingEntry { id: rows::id(row, 0)?, revision: revision_out(row.get(1)?) })
-    })?;
-    rows.collect()
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT {ENTRY_COLUMNS} FROM {ENTRY_TABLES} WHERE j.status = 1 AND j.revision > ?1 ORDER BY j.revision"
+    ))?;
+    let found = statement.query([revision_in(after)])?;
+    first(found, max, |row| {
+        let (id, revision) = entry(row)?;
+        Ok(WaitingEntry { id, revision })
+    })
+}
+
+/// Of an entry, all that decides whether it can be read: whoever is told of it reads it next.
+const ENTRY_COLUMNS: &str = "j.id, q.name, j.priority, j.stored_at, j.run, j.revision";
+/// Always in this order, because the index of `jobs` has the order that is asked for.
+const ENTRY_TABLES: &str = "jobs j CROSS JOIN queues q ON q.queue = j.queue";
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<(JobId, u64)> {
+    let _: u32 = row.get(4)?;
+    Ok((rows::address(row)?.id, revision_out(row.get(5)?)))
+}
+
+/// The first rows that can be read.
+fn first<T>(
+    mut found: Rows<'_>,
+    max: usize,
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<Vec<T>> {
+    let mut entries = Vec::new();
+    while entries.len() < max
+        && let Some(row) = found.next()?
+    {
+        entries.extend(rows::known(read(row))?);
+    }
+    Ok(entries)
 }
 
 #[async_trait]

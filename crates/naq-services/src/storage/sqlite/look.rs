@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, str::FromStr};
 
 use naq_models::{JobId, JobStatus, Priority, QueueName};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, Rows, params};
 
 use super::{
     clock::{Moment, boot_id},
@@ -138,12 +138,22 @@ struct Page {
 }
 
 impl Page {
-    fn room(&self) -> i64 {
-        i64::try_from((self.limit + 1).saturating_sub(self.items.len())).unwrap_or(i64::MAX)
-    }
-
     fn is_full(&self) -> bool {
         self.items.len() > self.limit
+    }
+
+    /// Takes rows until it is full.
+    fn fill(
+        &mut self,
+        found: &mut Rows<'_>,
+        read: impl Fn(&Row<'_>) -> rusqlite::Result<(Cursor, Sighting)>,
+    ) -> rusqlite::Result<()> {
+        while !self.is_full()
+            && let Some(row) = found.next()?
+        {
+            self.items.extend(rows::known(read(row))?);
+        }
+        Ok(())
     }
 
     fn cut(mut self) -> ListPage {
@@ -157,8 +167,9 @@ impl Page {
 fn queues(conn: &Connection, only: Option<&QueueName>) -> rusqlite::Result<Vec<(i64, QueueName)>> {
     let mut statement =
         conn.prepare_cached("SELECT queue, name FROM queues WHERE ?1 IS NULL OR name = ?1 ORDER BY queue")?;
-    let rows = statement.query_map([only.map(QueueName::as_str)], |row| Ok((row.get(0)?, rows::queue(row, 1)?)))?;
-    rows.collect()
+    let read = |row: &Row<'_>| rows::known(rows::queue(row, 1).and_then(|name| Ok((row.get(0)?, name))));
+    let rows = statement.query_map([only.map(QueueName::as_str)], read)?;
+    rows.filter_map(rusqlite::Result::transpose).collect()
 }
 
 fn list_jobs(
@@ -195,33 +206,30 @@ fn list_lane(
     page: &mut Page,
     cursor: impl Fn(i64) -> Cursor,
 ) -> rusqlite::Result<()> {
-    let select = |more: &str| conn.prepare_cached(&format!("SELECT {JOB_COLUMNS}, j.seq FROM {more} LIMIT ?1"));
-    let room = page.room();
+    let select = |more: &str| conn.prepare_cached(&format!("SELECT {JOB_COLUMNS}, j.seq FROM {more}"));
     let (mut ready, mut held, mut waiting);
     let mut found = if status == QUEUED {
         let (first, end) = lane_keys(queue, priority);
         ready = select(
-            "ready r JOIN jobs j ON j.seq = r.key & ?2 JOIN queues q ON q.queue = j.queue \
-             LEFT JOIN leases l ON l.seq = j.seq WHERE r.key > ?3 AND r.key <= ?4 ORDER BY r.key",
+            "ready r JOIN jobs j ON j.seq = r.key & ?1 JOIN queues q ON q.queue = j.queue \
+             LEFT JOIN leases l ON l.seq = j.seq WHERE r.key > ?2 AND r.key <= ?3 ORDER BY r.key",
         )?;
-        ready.query(params![room, SEQ_MASK, first + after, end])?
+        ready.query(params![SEQ_MASK, first + after, end])?
     } else if status == status_number(JobStatus::Running) {
         held = select(
             "leases l JOIN jobs j ON j.seq = l.seq JOIN queues q ON q.queue = j.queue \
-             WHERE l.queue = ?2 AND l.seq > ?3 ORDER BY l.seq",
+             WHERE l.queue = ?1 AND l.seq > ?2 ORDER BY l.seq",
         )?;
-        held.query(params![room, queue, after])?
+        held.query(params![queue, after])?
     } else {
         // `status <> 2` tells SQLite that the partial index serves.
         waiting = select(&format!(
-            "{JOB_TABLES} WHERE j.queue = ?2 AND j.status = ?4 AND j.status <> 2 AND j.seq > ?3 ORDER BY j.seq"
+            "{JOB_TABLES} WHERE j.queue = ?1 AND j.status = ?3 AND j.status <> 2 AND j.seq > ?2 ORDER BY j.seq"
         ))?;
-        waiting.query(params![room, queue, after, status])?
+        waiting.query(params![queue, after, status])?
     };
-    while let Some(row) = found.next()? {
-        page.items.push((cursor(row.get(13)?), rows::job(row, page.now, boot_id())?));
-    }
-    Ok(())
+    let now = page.now;
+    page.fill(&mut found, |row| Ok((cursor(row.get(13)?), rows::job(row, now, boot_id())?)))
 }
 
 fn list_dead(
@@ -234,14 +242,11 @@ fn list_dead(
     let Some(queue) = queue_number(only, queues) else { return Ok(()) };
     let mut statement = conn.prepare_cached(&format!(
         "SELECT {}, d.seq FROM dead d JOIN queues q USING (queue) \
-         WHERE d.seq > ?1 AND (?2 IS NULL OR d.queue = ?2) ORDER BY d.seq LIMIT ?3",
+         WHERE d.seq > ?1 AND (?2 IS NULL OR d.queue = ?2) ORDER BY d.seq",
         results::DEAD_COLUMNS
     ))?;
-    let mut found = statement.query(params![after, queue, page.room()])?;
-    while let Some(row) = found.next()? {
-        page.items.push((Cursor::Dead { seq: row.get(7)? }, Sighting::Dead(results::dead_letter(row)?)));
-    }
-    Ok(())
+    let mut found = statement.query(params![after, queue])?;
+    page.fill(&mut found, |row| Ok((Cursor::Dead { seq: row.get(7)? }, Sighting::Dead(results::dead_letter(row)?))))
 }
 
 fn list_results(
@@ -256,11 +261,10 @@ fn list_results(
     let one_of = |n: usize| statuses.get(n).copied().unwrap_or(-1);
     let mut statement = conn.prepare_cached(
         "SELECT id, revision, body, expires_at FROM results WHERE revision > ?1 AND (?2 IS NULL OR queue = ?2) \
-         AND status IN (?3, ?4, ?5) AND expires_at > ?6 ORDER BY revision LIMIT ?7",
+         AND status IN (?3, ?4, ?5) AND expires_at > ?6 ORDER BY revision",
     )?;
-    let mut found =
-        statement.query(params![after, queue, one_of(0), one_of(1), one_of(2), page.now.wall, page.room()])?;
-    while let Some(row) = found.next()? {
+    let mut found = statement.query(params![after, queue, one_of(0), one_of(1), one_of(2), page.now.wall])?;
+    page.fill(&mut found, |row| {
         let revision: i64 = row.get(1)?;
         let result = StoredResult {
             id: rows::id(row, 0)?,
@@ -268,9 +272,8 @@ fn list_results(
             revision: revision_out(revision),
             expires_at: rows::time(row, 3)?,
         };
-        page.items.push((Cursor::Result { revision }, Sighting::Ended(result)));
-    }
-    Ok(())
+        Ok((Cursor::Result { revision }, Sighting::Ended(result)))
+    })
 }
 
 /// The number to filter by: `Some(None)` for every queue, `None` if the queue is unknown and nothing can match.
@@ -303,7 +306,9 @@ pub(super) fn stats(conn: &Connection, only: Option<&QueueName>) -> rusqlite::Re
             match row.get::<_, i64>(0)? {
                 0 => stats.scheduled = n,
                 1 => stats.waiting = n,
-                _ => stats.retry = n,
+                4 => stats.retry = n,
+                // What no naq wrote.
+                _ => {}
             }
         }
         stats.running = running.query_row([number], |row| count(row, 0))?;
@@ -323,6 +328,6 @@ pub(super) fn stats(conn: &Connection, only: Option<&QueueName>) -> rusqlite::Re
     Ok(all.into_values().collect())
 }
 
-fn count(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
+fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     Ok(u64::try_from(row.get::<_, i64>(column)?).unwrap_or(0))
 }

@@ -154,12 +154,7 @@ pub(super) const DEAD_COLUMNS: &str = "d.id, q.name, d.priority, d.stored_at, d.
 
 pub(super) fn dead_letter(row: &rusqlite::Row<'_>) -> rusqlite::Result<DeadLetter> {
     Ok(DeadLetter {
-        address: Address {
-            id: rows::id(row, 0)?,
-            queue: rows::queue(row, 1)?,
-            priority: rows::priority(row, 2)?,
-            stored_at: rows::time(row, 3)?,
-        },
+        address: rows::address(row)?,
         kind: row.get(4)?,
         error: serde_json::from_str(row.get_ref(5)?.as_str()?).map_err(|error| foreign_value(5, error))?,
         body: rows::body(row, 6)?,

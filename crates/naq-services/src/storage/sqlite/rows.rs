@@ -1,7 +1,7 @@
 //! How values of the seam stand in rows, and back.
 //!
 //! Invariant: the numbers of states and buckets are written here and nowhere else; a value that no naq wrote is an error,
-//! not a guess.
+//! not a guess. Who reads many rows passes over such a row ([`known`]), so that it stops nobody's work; the doctor counts them.
 
 use bytes::Bytes;
 use naq_models::{Address, JobId, JobStatus, Priority, QueueName, Timestamp};
@@ -14,9 +14,25 @@ use crate::storage::{Bucket, RunningAt, ScheduledEntry, Sighting};
 pub(super) const QUEUED: i64 = 2;
 
 /// Bits of `seq` in `ready.key`.
-const SEQ_BITS: u32 = 44;
+pub(super) const SEQ_BITS: u32 = 44;
 /// Takes `seq` out of a `ready.key`.
 pub(super) const SEQ_MASK: i64 = (1 << SEQ_BITS) - 1;
+
+/// A row that was read; `None` if it has a value that no naq wrote.
+pub(super) fn known<T>(read: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(
+            error
+            @ (FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..)),
+        ) => {
+            tracing::debug!(%error, "a row that no naq wrote is passed over");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
 
 /// The keys of a lane: from the first possible to the last.
 pub(super) fn lane_keys(queue: i64, priority: Priority) -> (i64, i64) {
@@ -102,10 +118,14 @@ pub(super) const JOB_COLUMNS: &str = "j.id, q.name, j.priority, j.stored_at, j.s
 /// Where [`job`] reads it from.
 pub(super) const JOB_TABLES: &str = "jobs j JOIN queues q ON q.queue = j.queue LEFT JOIN leases l ON l.seq = j.seq";
 
+/// What rows of jobs and dead letters begin with: id, name of the queue, priority, time.
+pub(super) fn address(row: &Row<'_>) -> rusqlite::Result<Address> {
+    Ok(Address { id: id(row, 0)?, queue: queue(row, 1)?, priority: priority(row, 2)?, stored_at: time(row, 3)? })
+}
+
 /// A row of `jobs`, as it is at `now` of this boot.
 pub(super) fn job(row: &Row<'_>, now: Moment, boot: i64) -> rusqlite::Result<Sighting> {
-    let address =
-        Address { id: id(row, 0)?, queue: queue(row, 1)?, priority: priority(row, 2)?, stored_at: time(row, 3)? };
+    let address = address(row)?;
     let status = status_of(4, row.get(4)?)?;
     let body = body(row, 12)?;
     if status == JobStatus::Pending {

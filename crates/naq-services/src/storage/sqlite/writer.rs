@@ -369,10 +369,12 @@ impl Writer {
                 self.conn.prepare_cached("SELECT id FROM results WHERE revision > ?1 ORDER BY revision LIMIT ?2")?;
             let mut rows =
                 newer.query(params![self.seen.revision, i64::try_from(MAX_NAMED_RESULTS).unwrap_or(i64::MAX)])?;
+            let mut found = 0;
             while let Some(row) = rows.next()? {
-                changes.results.push(rows::id(row, 0)?);
+                found += 1;
+                changes.results.extend(rows::known(rows::id(row, 0))?);
             }
-            all_results = changes.results.len() == MAX_NAMED_RESULTS;
+            all_results = found == MAX_NAMED_RESULTS;
         }
         self.wake.announce(&changes);
         if all_results {
