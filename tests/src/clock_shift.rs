@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 
-use crate::preload::build;
+use crate::preload;
 
 /// The clock of some processes.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl ClockShift {
     /// # Errors
     /// If there is no C compiler, or the files cannot be written.
     pub fn prepare(folder: &Path) -> Result<ClockShift> {
-        let clock = ClockShift { library: build(folder, "clock_shift")?, shift: folder.join("clock_shift") };
+        let clock = ClockShift { library: preload::build(folder)?, shift: folder.join("clock_shift") };
         clock.set(0)?;
         Ok(clock)
     }
@@ -41,7 +41,6 @@ impl ClockShift {
 
     /// The variables of a process that has this clock.
     pub fn env(&self) -> [(String, String); 2] {
-        let text = |path: &Path| path.display().to_string();
-        [("LD_PRELOAD".to_owned(), text(&self.library)), ("NAQ_TEST_CLOCK_SHIFT".to_owned(), text(&self.shift))]
+        [preload::variable(&self.library), ("NAQ_TEST_CLOCK_SHIFT".to_owned(), self.shift.display().to_string())]
     }
 }

@@ -260,7 +260,10 @@ enum Launched {
 }
 
 /// A port on which nobody listens now; different on every call, and in other processes most likely too.
-pub(crate) fn free_port() -> Result<u16> {
+///
+/// # Errors
+/// If all are taken.
+pub fn free_port() -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let width = u32::from(PORTS.end - PORTS.start);
     for _ in 0..width {

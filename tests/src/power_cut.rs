@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::preload::build;
+use crate::preload;
 
 /// The disk below the files whose paths begin with some text.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ impl PowerCut {
     pub fn prepare(folder: &Path, of: &Path) -> Result<PowerCut> {
         let disk = folder.join("disk");
         fs::create_dir(&disk)?;
-        let library = build(folder, "power_cut")?;
+        let library = preload::build(folder)?;
         Ok(PowerCut { library, disk: disk.canonicalize()?, of: of.to_owned() })
     }
 
@@ -34,7 +34,7 @@ impl PowerCut {
     pub fn env(&self) -> [(String, String); 3] {
         let text = |path: &Path| path.display().to_string();
         [
-            ("LD_PRELOAD".to_owned(), text(&self.library)),
+            preload::variable(&self.library),
             ("NAQ_TEST_DISK".to_owned(), text(&self.disk)),
             ("NAQ_TEST_DISK_OF".to_owned(), text(&self.of)),
         ]

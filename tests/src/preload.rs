@@ -1,4 +1,5 @@
-//! Small libraries that are loaded before the C library of a process: the machine is not as it seems to be.
+//! A small library that is loaded before the C library of a process: the machine is not as it seems to be. Its parts are in
+//! `src/preload`; each does nothing unless a variable asks for it.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,13 +8,23 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-/// Builds `src/<name>.c` of this crate into `folder`.
-pub(crate) fn build(folder: &Path, name: &str) -> Result<PathBuf> {
-    let library = folder.join(format!("{name}.so"));
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/{name}.c"));
-    // The compiler that has built SQLite for these tests.
-    let mut compiler = Command::new("cc");
-    let built = compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).status()?;
-    ensure!(built.success(), "cc: {built}");
+const PARTS: [&str; 2] = ["clock.c", "disk.c"];
+
+/// Builds the library into `folder`, unless it is there.
+pub(crate) fn build(folder: &Path) -> Result<PathBuf> {
+    let library = folder.join("preload.so");
+    if !library.exists() {
+        let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/preload");
+        // The compiler that has built SQLite for these tests.
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).args(PARTS.map(|part| sources.join(part)));
+        let built = compiler.status()?;
+        ensure!(built.success(), "cc: {built}");
+    }
     Ok(library)
+}
+
+/// The variable that has a process load it.
+pub(crate) fn variable(library: &Path) -> (String, String) {
+    ("LD_PRELOAD".to_owned(), library.display().to_string())
 }

@@ -97,7 +97,8 @@ impl<'a> Crew<'a> {
             };
             let home = folder.join(format!("{role:?}-{number}").to_lowercase());
             std::fs::create_dir_all(&home)?;
-            let binary = NaqBinary::at(program.clone(), &home).envs(stage.env(&addresses)).envs(stage.clock.env());
+            let machine = stage.clock.env().into_iter().chain(stage.disk.env());
+            let binary = NaqBinary::at(program.clone(), &home).envs(stage.env(&addresses)).envs(machine);
             let process = crew.spawn(role, number, &binary)?;
             crew.members.push(Member { role, number, binary, links, process });
         }

@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use crate::{
-    ClockShift, NatsOptions, NatsServer, RawNats, ServerVersion, eventually, nats_server::free_port, short_times,
+    BadDisk, ClockShift, NatsOptions, NatsServer, RawNats, ServerVersion, eventually, nats_server::free_port,
+    short_times,
 };
 
 /// What an account may store while nothing is wrong, bytes.
@@ -53,13 +54,15 @@ impl FromStr for Store {
     }
 }
 
-/// A store, and a clock that its users share.
+/// A store, and the clock and the disk that its users share.
 #[derive(Debug)]
 pub(super) struct Stage {
     /// Where servers listen; empty for a file.
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) clock: ClockShift,
     pub(super) database: PathBuf,
+    /// Of the database.
+    pub(super) disk: BadDisk,
 }
 
 impl Stage {
@@ -74,8 +77,9 @@ impl Stage {
             Store::Cluster(version) => cluster(version).await?,
         };
         let addresses = servers.iter().map(NatsServer::address).collect();
-        let stage = Stage { addresses, clock: ClockShift::prepare(folder)?, database: folder.join("jobs.db") };
-        Ok((stage, servers))
+        let database = folder.join("jobs.db");
+        let (clock, disk) = (ClockShift::prepare(folder)?, BadDisk::prepare(folder, &database)?);
+        Ok((Stage { addresses, clock, database, disk }, servers))
     }
 
     /// The variables of a process that reaches servers at these addresses.

@@ -5,16 +5,18 @@ use std::time::Duration;
 use anyhow::Result;
 use rand::{RngExt as _, rngs::StdRng};
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{
     chronicle::Chronicle,
     stage::{PLENTY, Stage, healthy, limited},
 };
-use crate::{LEASE, NatsServer, RawNats, Signal, faults::Scope, lock_file};
+use crate::{DiskFault, LEASE, NatsServer, RawNats, Signal, faults::Scope, lock_file, write_foreign_rows};
 
 /// For a cluster to have a leader again.
 const HEALTHY: Duration = Duration::from_secs(60);
+/// How long a server that is slow does nothing, time and again.
+const STOPPED: Duration = Duration::from_millis(45);
 const QUEUE_STREAM: &str = "naq_queue_default";
 
 #[derive(Debug)]
@@ -35,13 +37,22 @@ impl Storm<'_> {
         let roll = self.dice.random_range(0..100);
         let any = self.dice.random_range(0..self.servers.len().max(1));
         match self.servers.len() {
-            0 => self.lock(time).await,
+            0 => match roll {
+                0..45 => self.lock(time).await,
+                45..55 => self.write_rows().await,
+                55..78 => self.spoil_disk("the disk is full", DiskFault::Full, time).await,
+                _ => {
+                    let longer = Duration::from_millis(self.dice.random_range(20..500));
+                    self.spoil_disk("the disk is slow", DiskFault::Slow(longer), time).await
+                }
+            },
             // 2.9 drops a message that is over the account's limit after it has dropped the one that it replaces: schedules and
             // retries are lost, and no client can help it.
             1 if self.forgets_at_its_limit && (65..80).contains(&roll) => Ok(()),
             1 => match roll {
                 0..45 => self.kill(0, time, "kill -9 of the server").await,
-                45..65 => self.stutter(0, time, "the server is silent").await,
+                45..57 => self.stutter(0, time, "the server is silent").await,
+                57..65 => self.drag(0, time, "the server is slow").await,
                 65..80 => self.refuse(time).await,
                 _ => self.intrude().await,
             },
@@ -55,7 +66,8 @@ impl Storm<'_> {
                     let of = format!("CONSUMER.LIST.{QUEUE_STREAM}");
                     self.kill_leader("the queue's consumer", &of, "/consumers/0/cluster/leader", time).await
                 }
-                65..80 => self.stutter(any, time, "a server of three is silent").await,
+                65..73 => self.stutter(any, time, "a server of three is silent").await,
+                73..80 => self.drag(any, time, "a server of three is slow").await,
                 80..90 => self.roll().await,
                 _ => self.intrude().await,
             },
@@ -100,6 +112,20 @@ impl Storm<'_> {
         self.chronicle.healed(fault)
     }
 
+    /// It does everything, a tenth as fast: a disk that is slow, a machine that others use up.
+    async fn drag(&mut self, place: usize, time: Duration, name: &str) -> Result<()> {
+        let fault = self.chronicle.fault(name, Scope::Store)?;
+        let until = Instant::now() + time;
+        while Instant::now() < until {
+            self.servers[place].signal(Signal::STOP)?;
+            sleep(STOPPED).await;
+            self.servers[place].signal(Signal::CONT)?;
+            sleep(STOPPED / 9).await;
+        }
+        healthy(&self.servers, HEALTHY).await?;
+        self.chronicle.healed(fault)
+    }
+
     /// The servers are restarted one after the other, as for an update.
     async fn roll(&mut self) -> Result<()> {
         let fault = self.chronicle.fault("rolling restart of the servers", Scope::Store)?;
@@ -133,6 +159,21 @@ impl Storm<'_> {
             raw.publish(&format!("naq.queue.default.{number}.foreign-{}", self.dice.random::<u64>()), &payload).await?;
         }
         raw.ping().await?;
+        self.chronicle.healed(fault)
+    }
+
+    async fn spoil_disk(&mut self, name: &str, wrong: DiskFault, time: Duration) -> Result<()> {
+        let fault = self.chronicle.fault(name, Scope::Everybody)?;
+        self.stage.disk.set(wrong)?;
+        sleep(time).await;
+        self.stage.disk.set(DiskFault::Nothing)?;
+        self.chronicle.healed(fault)
+    }
+
+    /// Somebody writes what is no job to the file.
+    async fn write_rows(&mut self) -> Result<()> {
+        let fault = self.chronicle.fault("foreign rows in the file", Scope::Nobody)?;
+        write_foreign_rows(&self.stage.database, &format!("foreign {}", self.dice.random::<u64>())).await?;
         self.chronicle.healed(fault)
     }
 

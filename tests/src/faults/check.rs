@@ -113,8 +113,9 @@ impl Judge<'_> {
 
     /// Whether a job ended as it should; else how it should have ended.
     fn planned(&self, story: &Story, status: &str, attempt: u32, error_type: Option<&str>) -> Result<(), String> {
-        // A lease that ran out counts as a worker that died: nobody can tell.
-        let lost = story.runs.iter().filter(|run| run.died(self.lives) || run.ended(Ending::Stopped)).count();
+        // A lease that ran out counts as a worker that died, and so does an end that did not reach the store: nobody can tell.
+        let unsettled = |run: &&Run| run.attempt == attempt || run.died(self.lives) || run.ended(Ending::Stopped);
+        let lost = story.runs.iter().filter(unsettled).count();
         if status == "failed" && error_type == Some("worker_lost") && lost >= self.rules.max_crashes {
             return Ok(());
         }
@@ -196,7 +197,13 @@ impl Judge<'_> {
             // It had the job first and was stopped at the last moment before it began; it noticed before it had done anything.
             let woke_up_late = run.effect.is_none()
                 && self.lives.suffered(run.pid, (run.start.saturating_sub(self.rules.slack), run.start));
-            if woke_up_late || self.lives.suffered(before.pid, (before.start.saturating_sub(reach), until)) {
+            let came_late = story.plan.keeps_no_result
+                && story.runs[..place].iter().any(|earlier| {
+                    self.lives.suffered(earlier.pid, (earlier.start, earlier.until(self.lives) + reach))
+                        && self.lives.suffered(earlier.pid, (run.start.saturating_sub(reach), run.start))
+                });
+            let cut_off = self.lives.suffered(before.pid, (before.start.saturating_sub(reach), until));
+            if woke_up_late || came_late || cut_off {
                 verdict.counts.run_again += 1;
             } else if story.plan.keeps_no_result && self.lives.forgot((before.start, run.start)) {
                 verdict.counts.forgotten += 1;

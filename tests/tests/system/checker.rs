@@ -14,6 +14,7 @@ const RULES: Rules = Rules {
 const PRODUCER: u32 = 1;
 const WORKER: u32 = 2;
 const OTHER: u32 = 3;
+const THIRD: u32 = 4;
 const JUDGE: u32 = 9;
 
 /// A history that is told second by second.
@@ -191,6 +192,9 @@ fn a_job_may_end_with_its_workers_only_if_they_died() {
     dying(3).holds();
     dying(2).breaks(Rule::WrongEnd);
     dying(2).starts(40.0, WORKER, "a", "stopped", 1).ends(44.0, WORKER, "stopped", Ending::Stopped).holds();
+    // It ended, and the store was never told.
+    let untold = dying(2).starts(40.0, WORKER, "a", "untold", 1).fault(40.1, 1, Scope::Process(WORKER)).healed(60.0, 1);
+    untold.ends(40.2, WORKER, "untold", Ending::Failed).holds();
 }
 
 #[test]
@@ -294,6 +298,26 @@ fn a_killed_store_may_forget_what_it_did_last() {
     assert_eq!(again(unkept(), Scope::Store).looks(50.0, "a", Seen::Nothing).holds().counts.forgotten, 1);
     again(unkept(), Scope::Everybody).looks(50.0, "a", Seen::Nothing).breaks(Rule::RunAgain);
     again(plain(), Scope::Store).completed(50.0, "a", "r1", 1).breaks(Rule::RunAgain);
+}
+
+#[test]
+fn what_was_held_up_on_its_way_may_come_late() {
+    let late = |plan: Plan, healed: f64| {
+        let first = Fake::default().job(0.0, "a", plan).starts(1.0, WORKER, "a", "r1", 1).ends(
+            1.1,
+            WORKER,
+            "r1",
+            Ending::Failed,
+        );
+        let cut = first.fault(1.2, 1, Scope::Process(WORKER)).healed(healed, 1);
+        let again = cut.starts(6.5, OTHER, "a", "r2", 1).ends(6.6, OTHER, "r2", Ending::Failed);
+        let done = again.starts(7.0, OTHER, "a", "r3", 2).completes(7.1, OTHER, "r3");
+        done.starts(20.5, THIRD, "a", "r4", 2).completes(20.6, THIRD, "r4")
+    };
+    let unkept = || Plan { keeps_no_result: true, ..fails(1, 2) };
+    assert_eq!(late(unkept(), 20.0).looks(30.0, "a", Seen::Nothing).holds().counts.run_again, 2);
+    late(unkept(), 8.0).looks(30.0, "a", Seen::Nothing).breaks(Rule::RunAgain);
+    late(fails(1, 2), 20.0).completed(30.0, "a", "r3", 2).breaks(Rule::RunAgain);
 }
 
 #[test]

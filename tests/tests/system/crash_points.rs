@@ -1,12 +1,13 @@
 //! Processes are killed after each single write of each move: the end is the same as without the kill.
 //!
 //! On NATS the writes have names (`naq_services::storage::crash`), and a run without a kill tells which it passed, so that
-//! a write that is added later is tried too. On SQLite a move is one transaction: there the kill comes at many moments.
+//! a write that is added later is tried too. On SQLite a move is one transaction, of several writes to the file and the log
+//! beside it: there a library that is loaded before the C library counts them, and kills between any two.
 
-use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, fs, rc::Rc, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use naq_tests::{NaqBinary, ServerVersion, Signal, eventually};
+use naq_tests::{BadDisk, NaqBinary, ServerVersion, Signal, eventually};
 use serde_json::{Value, json};
 use tokio::{
     sync::Semaphore,
@@ -66,6 +67,10 @@ const UNIQUE: [&[&str]; 5] = [
 ];
 /// The keys that are free when the story has ended.
 const FREE_KEYS: [&str; 8] = ["k1", "k2", "k4", "dead", "silent", "cancelled", "second", "again"];
+/// What a worker takes at least for the story; some 370 were counted.
+const FEWEST_STEPS: usize = 150;
+/// How many steps from a step to the next that is tried: one more than this part of it.
+const SPARSER: usize = 16;
 const AT_ONCE: usize = 6;
 /// A hundred times what it takes: six stories share the machine, and whatever else runs there.
 const WORKER_LIMIT: Duration = Duration::from_secs(120);
@@ -77,8 +82,8 @@ enum Kill {
     Never,
     /// Each that passes this point dies there.
     At(String),
-    /// The worker dies so long after its first job has started.
-    After(Duration),
+    /// Each that changes or syncs the file so often dies instead of doing it once more.
+    Step(usize),
 }
 
 async fn the_end_is_the_same_after_each_write(version: ServerVersion) -> Result<()> {
@@ -116,20 +121,32 @@ async fn all(mut stories: JoinSet<Result<()>>) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_is_the_same_on_sqlite_whenever_the_worker_is_killed() -> Result<()> {
+async fn the_end_is_the_same_on_sqlite_after_each_write_to_the_file() -> Result<()> {
     let _alone = gate::heavy().await;
     play(&Site::start(Backend::Sqlite).await?, &Kill::Never).await?;
-    let here = LocalSet::new();
-    let mut stories = JoinSet::new();
-    for ms in [0, 3, 10, 30, 60, 100, 150, 220, 300, 400, 600, 900] {
-        let story = async move {
-            let site = Site::start(Backend::Sqlite).await?;
-            let played = play(&site, &Kill::After(Duration::from_millis(ms))).await;
-            played.map(drop).with_context(|| format!("killed after {ms} ms"))
-        };
-        stories.spawn_local_on(story, &here);
+    let survived = Rc::new(Cell::new(None));
+    let mut next = 1;
+    while survived.get().is_none() {
+        let here = LocalSet::new();
+        let mut stories = JoinSet::new();
+        for _ in 0..AT_ONCE {
+            let (step, survived) = (next, Rc::clone(&survived));
+            // Every one of the first steps, which are those of commands too; those of the worker lie ever farther apart.
+            next += 1 + next / SPARSER;
+            let story = async move {
+                let site = Site::start(Backend::Sqlite).await?;
+                let played = play(&site, &Kill::Step(step)).await.with_context(|| format!("killed at step {step}"))?;
+                if !played.died {
+                    survived.set(Some(step));
+                }
+                anyhow::Ok(())
+            };
+            stories.spawn_local_on(story, &here);
+        }
+        here.run_until(all(stories)).await?;
     }
-    here.run_until(all(stories)).await
+    ensure!(survived.get() >= Some(FEWEST_STEPS), "after step {:?} nothing dies any more", survived.get());
+    Ok(())
 }
 
 struct Played {
@@ -144,7 +161,10 @@ async fn play(site: &Site, kill: &Kill) -> Result<Played> {
     let armed = match kill {
         Kill::Never => site.test_worker().env("NAQ_TEST_CRASH_SEEN", seen.display()),
         Kill::At(point) => site.test_worker().env("NAQ_TEST_CRASH", format!("{point}:1")),
-        Kill::After(_) => site.test_worker(),
+        Kill::Step(step) => {
+            let disk = BadDisk::prepare(site.dir(), &site.path("jobs.db"))?;
+            site.test_worker().envs(disk.env()).envs([BadDisk::kill_at(*step)])
+        }
     };
     let release = site.path("release");
     let jobs = [
@@ -177,7 +197,7 @@ async fn play(site: &Site, kill: &Kill) -> Result<Played> {
     for id in ["cancelled", "cancelled-early"] {
         died |= command(site, &armed, &["job", "cancel", id]).await?;
     }
-    died |= work_until_stopped(site, &armed, kill, &log).await?;
+    died |= work_until_stopped(site, &armed).await?;
     fs::write(&release, "")?;
     site.burst(&[], WORKER_LIMIT).await?;
     died |= command(site, &armed, &["job", "retry", "second"]).await?;
@@ -205,15 +225,9 @@ async fn command(site: &Site, armed: &NaqBinary, args: &[&str]) -> Result<bool> 
 }
 
 /// A worker that does everything it can, hands back the job that does not end, and stops; or dies.
-async fn work_until_stopped(site: &Site, armed: &NaqBinary, kill: &Kill, log: &RunLog) -> Result<bool> {
+async fn work_until_stopped(site: &Site, armed: &NaqBinary) -> Result<bool> {
     let binary = armed.clone().env("NAQ_WORKERS__SHUTDOWN_TIMEOUT", "100ms");
     let mut worker = binary.spawn(&["worker", "start", "--name", "armed"])?;
-    if let Kill::After(delay) = kill {
-        log.wait("start", 1, None, COMMAND_LIMIT).await?;
-        tokio::time::sleep(*delay).await;
-        worker.kill().await?;
-        return Ok(true);
-    }
     let done = eventually(WORKER_LIMIT, "the worker has done all but one job, or died", async || {
         if worker.has_ended() {
             return Some(());

@@ -60,6 +60,7 @@ pages! {
     from_river: "docs/migrating/from-river.md", norun 0;
     from_sidekiq: "docs/migrating/from-sidekiq.md", norun 0;
     durability: "docs/operating/durability.md", norun 0;
+    faults: "docs/operating/faults.md", norun 1;
     logging: "docs/operating/logging.md", norun 0;
     metrics: "docs/operating/metrics.md", norun 2;
     permissions: "docs/operating/permissions.md", norun 0;

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
-use naq_tests::{Finished, NaqBinary, NatsOptions, ServerVersion, naq_program};
+use naq_tests::{Finished, NaqBinary, NatsOptions, ServerVersion, free_port, naq_program, nats_program};
 use serde_json::{Value, json};
 
 use super::{assert_no_panic, assert_refused};
@@ -108,18 +108,20 @@ async fn a_read_only_file_is_named() -> Result<()> {
     Ok(())
 }
 
-/// Runs a shell script that has a file system of its own at `disk`, two MiB large. `None` where that is not allowed.
+/// Runs a shell script that has a file system of its own at `disk`, so many MiB large, and whose processes end with it. `None` where
+/// that is not allowed.
 #[expect(clippy::print_stderr, reason = "whoever reads the test's output has to know what was not tested")]
-async fn on_small_disk(site: &Site, disk: &Path, script: &str) -> Result<Option<Finished>> {
+async fn on_small_disk(site: &Site, disk: &Path, size: u32, script: &str) -> Result<Option<Finished>> {
+    const ALONE: [&str; 2] = ["-rmpf", "--kill-child"];
     let unshare = NaqBinary::at("/usr/bin/unshare".into(), site.dir()).env("NAQ_URL", &site.url);
-    let allowed = unshare.run(&["-rm", "true"], COMMAND_LIMIT).await;
+    let allowed = unshare.run(&[&ALONE[..], &["true"]].concat(), COMMAND_LIMIT).await;
     if !allowed.is_ok_and(|finished| finished.code() == Some(0)) {
         eprintln!("SKIPPED: this machine does not allow a user namespace, so no small disk can be mounted");
         return Ok(None);
     }
     fs::create_dir(disk)?;
-    let script = format!("mount -t tmpfs -o size=2m none '{}' || exit 99\n{script}", disk.display());
-    Ok(Some(unshare.run(&["-rm", "sh", "-c", &script], COMMAND_LIMIT * 2).await?))
+    let script = format!("mount -t tmpfs -o size={size}m none '{}' || exit 99\n{script}", disk.display());
+    Ok(Some(unshare.run(&[&ALONE[..], &["sh", "-c", &script]].concat(), COMMAND_LIMIT * 3).await?))
 }
 
 #[tokio::test]
@@ -134,7 +136,7 @@ async fn a_full_disk_is_said_and_loses_nothing() -> Result<()> {
         naq = naq.display(),
         jobs = jobs.display()
     );
-    let Some(finished) = on_small_disk(&site, &disk, &script).await? else { return Ok(()) };
+    let Some(finished) = on_small_disk(&site, &disk, 2, &script).await? else { return Ok(()) };
     assert_eq!(finished.code(), Some(0), "{finished:#?}");
     assert_no_panic(&finished);
     assert_eq!(fs::read_to_string(site.path("code"))?.trim(), "1");
@@ -162,5 +164,51 @@ async fn a_full_server_is_said_and_loses_nothing(version: ServerVersion) -> Resu
     let (report, numbers) = (finished.json()?, site.queue("default").await?);
     assert_eq!(report["enqueued"], numbers["pending"], "what was acknowledged is not what is there");
     assert!(report["failed"].as_u64() > Some(0), "it was not full: {report}");
+    Ok(())
+}
+
+on_every_server!(a_full_disk_of_a_server_loses_nothing_that_was_acknowledged);
+
+/// A server that could not write once answers no write any more until it is restarted, however much room there is.
+async fn a_full_disk_of_a_server_loses_nothing_that_was_acknowledged(version: ServerVersion) -> Result<()> {
+    let mut site = Site::start(Backend::Sqlite).await?;
+    let (disk, jobs, port) = (site.path("disk"), too_much(&site)?, free_port()?);
+    site.url = format!("nats://127.0.0.1:{port}");
+    let limit = 1_u64 << 40;
+    let config = format!(
+        "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {disk:?}, max_file_store: {limit} }}\n",
+        disk = disk.display()
+    );
+    fs::write(site.path("server.conf"), config)?;
+    let script = format!(
+        "serve() {{
+            '{server}' -c server.conf -l server.log & server=$!
+            until '{naq}' queue list >listed.txt 2>&1; do sleep 0.1; done
+        }}
+        serve
+        '{naq}' job enqueue --from '{jobs}' --output json >report.json 2>errors.txt; echo $? >code
+        mount -o remount,size=100m '{disk}'
+        kill -9 $server
+        serve
+        '{naq}' worker start --burst
+        '{naq}' queue stats default --output json >numbers.json
+        '{naq}' job list --status completed --limit 10000 --output json >completed.json",
+        server = nats_program(version)?.display(),
+        naq = naq_program()?.display(),
+        jobs = jobs.display(),
+        disk = disk.display(),
+    );
+    let Some(finished) = on_small_disk(&site, &disk, 8, &script).await? else { return Ok(()) };
+    assert_eq!(finished.code(), Some(0), "{finished:#?}");
+    let read = |name: &str| -> Result<Value> { Ok(serde_json::from_slice(&fs::read(site.path(name))?)?) };
+    let (report, numbers, completed) = (read("report.json")?, read("numbers.json")?, read("completed.json")?);
+    let errors = fs::read_to_string(site.path("errors.txt"))?;
+    assert_eq!(fs::read_to_string(site.path("code"))?.trim(), "1");
+    ensure!(errors.contains("no answer"), "{errors}");
+    ensure!(report["failed"].as_u64() > Some(0), "it was not full: {report}");
+    ensure!(numbers["pending"] == 0 && numbers["failed"] == 0, "{numbers}");
+    let done = completed.as_array().map_or(0, Vec::len) as u64;
+    // What got no answer may be there or not.
+    ensure!(Some(done) >= report["enqueued"].as_u64(), "{done} of {report}");
     Ok(())
 }

@@ -23,6 +23,8 @@ use crate::{
 };
 
 const OPERATION: &str = "enqueue";
+/// Seen with 2.9.10 and 2.15.0: no answer to any write, and nothing tells clients why.
+const SILENT: &str = "see the server's log; one whose disk was full answers no write until it is restarted";
 /// Between two looks for a job while the server cannot be reached: at first, and at most.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -192,10 +194,12 @@ impl Shared {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         for (index, error) in unsure {
-            let kind = if self.connection.is_connected() { error.kind() } else { StorageErrorKind::Unreachable };
+            let connected = self.connection.is_connected();
+            let kind = if connected { error.kind() } else { StorageErrorKind::Unreachable };
             let location = self.connection.location();
             let detail = format!("NATS at {location} did not say whether the job was stored: {error}");
-            outcomes[index] = Some(Err(StorageError::new(kind, OPERATION, detail).with_source(error)));
+            let told = StorageError::new(kind, OPERATION, detail).with_source(error);
+            outcomes[index] = Some(Err(if connected { told.with_hint(SILENT) } else { told }));
         }
     }
 
