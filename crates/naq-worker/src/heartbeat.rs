@@ -4,7 +4,7 @@
 //! connection to the store. It extends a lease when a third of it has gone, fires tokens at the deadline and at the fence,
 //! and settles as `timeout` what has not ended within the grace. It does not decide what becomes of a job.
 
-use std::{future::pending, sync::Arc, thread, time::Duration};
+use std::{cell::Cell, future::pending, sync::Arc, thread, time::Duration};
 
 use futures_util::{
     FutureExt,
@@ -137,6 +137,7 @@ async fn keep(shared: &Shared, heartbeat: &dyn Heartbeat, stop: CancellationToke
     let tick = (shortest.unwrap_or(shared.options.lease) / 10).clamp(TICK_MIN, TICK_MAX);
     let mut ticks = interval(tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let confirmed = Cell::new(true);
     let mut extending = std::pin::pin!(Fuse::terminated());
     loop {
         tokio::select! {
@@ -150,12 +151,13 @@ async fn keep(shared: &Shared, heartbeat: &dyn Heartbeat, stop: CancellationToke
         }
         let due = shared.leases.to_extend(BootTime::now());
         if !due.is_empty() && extending.is_terminated() {
-            extending.set(extend(shared, heartbeat, due).fuse());
+            extending.set(extend(shared, heartbeat, due, &confirmed).fuse());
         }
     }
 }
 
-async fn extend(shared: &Shared, heartbeat: &dyn Heartbeat, held: Vec<Arc<Held>>) {
+/// `confirmed` is whether the store confirmed all leases last time.
+async fn extend(shared: &Shared, heartbeat: &dyn Heartbeat, held: Vec<Arc<Held>>, confirmed: &Cell<bool>) {
     let asked = BootTime::now();
     let leases: Vec<Lease> = held.iter().map(|held| held.lease().clone()).collect();
     let states = heartbeat.extend(&leases).await;
@@ -173,11 +175,18 @@ async fn extend(shared: &Shared, heartbeat: &dyn Heartbeat, held: Vec<Arc<Held>>
         shared.health.store_answered();
     }
     shared.events.measure(|| Measurement::LeasesExtended { held: extended, lost, unknown });
-    if unknown > 0 {
-        tracing::warn!(unknown, asked = leases.len(), "the store did not confirm all leases");
-        // A store that does not answer is not asked in a tight loop.
-        tokio::time::sleep(TICK_MIN).await;
+    if unknown == 0 {
+        if !confirmed.replace(true) {
+            tracing::info!("the store confirms leases again");
+        }
+        return;
     }
+    // Once for each outage, and not with each try.
+    if confirmed.replace(false) {
+        tracing::warn!(unknown, asked = leases.len(), "the store did not confirm all leases");
+    }
+    // A store that does not answer is not asked in a tight loop.
+    tokio::time::sleep(TICK_MIN).await;
 }
 
 fn enforce(shared: &Shared) {

@@ -6,7 +6,12 @@
 //!
 //! Not here: what a job's next state is, and anything over a network (network file systems do not work).
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -310,7 +315,7 @@ impl Storage for SqliteStorage {
         let session = Arc::clone(&self.session);
         let opened = tokio::task::spawn_blocking(move || {
             let own = session.core.path.as_ref().map(|path| open::open_own_writer(&session.core, path)).transpose()?;
-            Ok(SqliteHeartbeat { session, own })
+            Ok(SqliteHeartbeat { session, own, refused: AtomicBool::new(false) })
         });
         let heartbeat: Result<SqliteHeartbeat> = opened.await.map_err(|error| {
             self.session

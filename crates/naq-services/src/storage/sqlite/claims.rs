@@ -67,7 +67,14 @@ pub(super) fn claim(tx: &mut Tx<'_>, ask: &Ask) -> rusqlite::Result<Claimed> {
             };
             if room > 0 {
                 let token = *token.get_or_insert_with(|| tx.next_revision());
-                claim_lane(tx, ask, (*lane, room), (queue, *number), token, &mut claims)?;
+                loop {
+                    let room = room - (claims.len() - before);
+                    let foreign = claim_lane(tx, ask, (*lane, room), (queue, *number), token, &mut claims)?;
+                    // Others may lie behind them.
+                    if foreign == 0 {
+                        break;
+                    }
+                }
             }
         }
         if claims.len() - before < want {
@@ -121,7 +128,7 @@ fn make_ready(tx: &mut Tx<'_>, queue: i64, priority: Priority, seq: i64) -> rusq
     Ok(())
 }
 
-/// Claims the beginning of a lane.
+/// Claims the beginning of a lane. How many of its rows were none of naq's and have left it.
 fn claim_lane(
     tx: &Tx<'_>,
     ask: &Ask,
@@ -129,8 +136,7 @@ fn claim_lane(
     (queue, number): (&QueueOptions, i64),
     token: i64,
     claims: &mut Vec<Claim>,
-) -> rusqlite::Result<()> {
-    let before = claims.len();
+) -> rusqlite::Result<usize> {
     let (first, end) = lane_keys(number, lane.priority);
     let mut select = tx.conn.prepare_cached(
         "SELECT r.key, j.seq, j.id, j.stored_at, j.lost, j.body FROM ready r LEFT JOIN jobs j ON j.seq = r.key & ?4 \
@@ -160,14 +166,17 @@ fn claim_lane(
             None => foreign.push(key),
         }
     }
-    let Some(last) = last else { return Ok(()) };
+    let Some(last) = last else { return Ok(0) };
+    // They leave the lane, else they would be in the way of every claim. What is in `jobs` stays for whoever wrote it.
     for key in &foreign {
-        // It leaves the lane, else it would be in the way of every claim. What is in `jobs` stays for whoever wrote it.
-        tracing::error!(
-            seq = key & SEQ_MASK,
-            "a row that no naq wrote was taken out of a queue; see `naq system doctor`"
-        );
         tx.conn.prepare_cached("DELETE FROM ready WHERE key = ?1")?.execute([key])?;
+    }
+    if let Some(key) = foreign.first() {
+        tracing::error!(
+            rows = foreign.len(),
+            first = key & SEQ_MASK,
+            "rows that no naq wrote were taken out of a queue; see `naq system doctor`"
+        );
     }
     // Exactly the rows just read: the lane up to the last of them.
     tx.conn
@@ -187,12 +196,7 @@ fn claim_lane(
             &*ask.worker_id,
         ])?;
     tx.conn.prepare_cached("DELETE FROM ready WHERE key BETWEEN ?1 AND ?2")?.execute([first, last])?;
-    if foreign.is_empty() {
-        return Ok(());
-    }
-    // Others may lie behind them.
-    let more = want - (claims.len() - before);
-    claim_lane(tx, ask, (lane, more), (queue, number), token, claims)
+    Ok(foreign.len())
 }
 
 /// The row and the token; a text that no claim gave matches no row.

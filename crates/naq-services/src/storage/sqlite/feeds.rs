@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -257,6 +260,8 @@ pub(super) struct SqliteHeartbeat {
     pub(super) session: Arc<Session>,
     /// The heartbeat's own writer; `None` in memory, where there is one connection only.
     pub(super) own: Option<OwnWriter>,
+    /// Whether the last extension was refused. The reason is told once, and not with each of twenty tries a second.
+    pub(super) refused: AtomicBool,
 }
 
 /// A writer thread that ends with its owner.
@@ -300,10 +305,15 @@ impl Heartbeat for SqliteHeartbeat {
             claims::extend(tx, &owned)
         });
         match timeout(patience, extension).await {
-            Ok(Ok(states)) => states,
+            Ok(Ok(states)) => {
+                self.refused.store(false, Ordering::Relaxed);
+                states
+            }
             Ok(Err(refusal)) => {
-                let error = self.session.explain("extend", refusal);
-                tracing::warn!(%error, "leases could not be extended");
+                if !self.refused.swap(true, Ordering::Relaxed) {
+                    let error = self.session.explain("extend", refusal);
+                    tracing::warn!(%error, "leases could not be extended");
+                }
                 unknown
             }
             Err(_) => unknown,
