@@ -2,7 +2,6 @@
 //! library.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -51,10 +50,7 @@ impl BadDisk {
             DiskFault::Slow(longer) => format!("slow {}", longer.as_millis()),
             DiskFault::Full => "full".to_owned(),
         };
-        // In one step, because a process may look at any moment.
-        let new = self.fault.with_extension("new");
-        fs::write(&new, words)?;
-        Ok(fs::rename(&new, &self.fault)?)
+        preload::tell(&self.fault, &words)
     }
 
     /// The variables of a process that has this disk.

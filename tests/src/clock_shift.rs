@@ -1,10 +1,7 @@
 //! A wall clock that can be shifted for every process that is told of it, by a small library that is loaded before the C
 //! library. Time since boot goes on as it does.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -33,10 +30,7 @@ impl ClockShift {
     /// # Errors
     /// If the file cannot be written.
     pub fn set(&self, seconds: i64) -> Result<()> {
-        // In one step, because a process may look at any moment.
-        let new = self.shift.with_extension("new");
-        fs::write(&new, seconds.to_string())?;
-        Ok(fs::rename(&new, &self.shift)?)
+        preload::tell(&self.shift, &seconds.to_string())
     }
 
     /// The variables of a process that has this clock.

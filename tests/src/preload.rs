@@ -2,6 +2,7 @@
 //! `src/preload`; each does nothing unless a variable asks for it.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -22,6 +23,13 @@ pub(crate) fn build(folder: &Path) -> Result<PathBuf> {
         ensure!(built.success(), "cc: {built}");
     }
     Ok(library)
+}
+
+/// Tells the library something in a file. In one step, because a process may look at any moment.
+pub(crate) fn tell(file: &Path, words: &str) -> Result<()> {
+    let new = file.with_extension("new");
+    fs::write(&new, words)?;
+    Ok(fs::rename(&new, file)?)
 }
 
 /// The variable that has a process load it.

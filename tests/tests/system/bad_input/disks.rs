@@ -188,6 +188,7 @@ async fn a_full_disk_of_a_server_loses_nothing_that_was_acknowledged(version: Se
         serve
         '{naq}' job enqueue --from '{jobs}' --output json >report.json 2>errors.txt; echo $? >code
         mount -o remount,size=100m '{disk}'
+        '{naq}' job enqueue naq.noop; echo $? >code-with-room
         kill -9 $server
         serve
         '{naq}' worker start --burst
@@ -205,6 +206,7 @@ async fn a_full_disk_of_a_server_loses_nothing_that_was_acknowledged(version: Se
     let errors = fs::read_to_string(site.path("errors.txt"))?;
     assert_eq!(fs::read_to_string(site.path("code"))?.trim(), "1");
     ensure!(errors.contains("no answer"), "{errors}");
+    assert_eq!(fs::read_to_string(site.path("code-with-room"))?.trim(), "5", "the pages say that it answers no more");
     ensure!(report["failed"].as_u64() > Some(0), "it was not full: {report}");
     ensure!(numbers["pending"] == 0 && numbers["failed"] == 0, "{numbers}");
     let done = completed.as_array().map_or(0, Vec::len) as u64;

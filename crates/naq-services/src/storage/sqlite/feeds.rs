@@ -260,7 +260,7 @@ pub(super) struct SqliteHeartbeat {
     pub(super) session: Arc<Session>,
     /// The heartbeat's own writer; `None` in memory, where there is one connection only.
     pub(super) own: Option<OwnWriter>,
-    /// Whether the last extension was refused. The reason is told once, and not with each of twenty tries a second.
+    /// Whether the last extension was refused. The reason is told once, and not with each try.
     pub(super) refused: AtomicBool,
 }
 
