@@ -175,7 +175,7 @@ impl<'de> Deserialize<'de> for Secret {
     }
 }
 
-/// A URL whose user and password are not printed. It is not checked here; the setting that holds it says what it accepts.
+/// A URL whose user, password and query are not printed. It is not checked here; the setting that holds it says what it accepts.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url(String);
 
@@ -217,23 +217,40 @@ impl<'de> Deserialize<'de> for Url {
     }
 }
 
-/// The same text with the credentials of every URL in it (a comma separates several) replaced by `***`.
+/// The same text with the credentials and the query of every URL in it (a comma separates several) replaced by `***`.
 ///
 /// A password may itself hold `/`, `@` or `,`, so everything between the scheme and the *last* `@` of a URL goes. Paths
 /// of `sqlite:` and `memory:` URLs hold no credentials and stay.
 #[must_use]
 pub fn redacted(text: &str) -> String {
-    split_urls(text).into_iter().map(redacted_one).collect::<Vec<_>>().join(",")
+    let mut shown = Vec::new();
+    let mut in_query = false;
+    for url in split_urls(text) {
+        // A comma may stand in a query, too.
+        in_query &= !url.contains("://");
+        if !in_query {
+            shown.push(redacted_one(url));
+            in_query = url.contains("://") && url.contains('?');
+        }
+    }
+    shown.join(",")
 }
 
 fn redacted_one(url: &str) -> String {
     if url.starts_with("sqlite:") || url.starts_with("memory:") {
         return url.to_owned();
     }
-    let start = url.find("://").map_or(0, |at| at + 3);
-    match url[start..].rfind('@') {
-        Some(at) => format!("{}{REDACTED}{}", &url[..start], &url[start + at..]),
-        None => url.to_owned(),
+    let scheme_end = url.find("://").map(|at| at + 3);
+    let (scheme, rest) = url.split_at(scheme_end.unwrap_or(0));
+    let (rest, query) = match rest.split_once('?') {
+        // Either of a query, or of a password that holds a question mark: nobody can tell.
+        Some((_, query)) if query.contains('@') && scheme_end.is_some() => return format!("{scheme}{REDACTED}"),
+        Some((rest, _)) if scheme_end.is_some() => (rest, format!("?{REDACTED}")),
+        _ => (rest, String::new()),
+    };
+    match rest.rfind('@') {
+        Some(at) => format!("{scheme}{REDACTED}{}{query}", &rest[at..]),
+        None => format!("{scheme}{rest}{query}"),
     }
 }
 
@@ -271,7 +288,12 @@ mod tests {
             ("nats://u:p,w@host:1", "nats://***@host:1"),
             ("u:p@host", "***@host"),
             ("nats://a:4222, nats://b:4222", "nats://a:4222,nats://b:4222"),
-            ("https://u:p@h/x?mail=me@there", "https://***@there"),
+            ("https://u:p@h/x?key=k", "https://***@h/x?***"),
+            ("https://h/x?keys=k,l,m", "https://h/x?***"),
+            ("https://a?k=1,https://b?k=2", "https://a?***,https://b?***"),
+            ("https://h/x?mail=me@there&key=k", "https://***"),
+            ("nats://u:p?w@host:1,nats://b", "nats://***,nats://b"),
+            ("what is this?", "what is this?"),
             ("sqlite:///home/me@work/jobs.db", "sqlite:///home/me@work/jobs.db"),
         ] {
             assert_eq!(redacted(url), shown);
