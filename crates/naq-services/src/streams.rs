@@ -34,7 +34,7 @@ pub(crate) use tail::{Tail, TailEvent};
 pub struct StreamService {
     connection: ConnectionService,
     /// Removed messages are overwritten, because the server would bring them back after a kill.
-    erase: bool,
+    forgets_removals: bool,
 }
 
 /// What the server says against a request.
@@ -145,8 +145,13 @@ impl StreamService {
     /// Streams reached over this connection.
     #[must_use]
     pub fn new(connection: ConnectionService) -> Self {
-        let erase = forgets_removals(&connection.server_version());
-        Self { connection, erase }
+        let forgets_removals = forgets_removals(&connection.server_version());
+        Self { connection, forgets_removals }
+    }
+
+    /// Whether the server, once killed, may know less of removals than it had answered.
+    pub(crate) fn forgets_removals(&self) -> bool {
+        self.forgets_removals
     }
 
     /// The connection it uses.
@@ -318,7 +323,7 @@ impl StreamService {
     /// Never by a purge with a filter: to nats-server 2.9 that moves a consumer with an overlapping filter to the end of
     /// the stream and forgets its claims, so that everything else that waited for it is never delivered.
     pub(crate) async fn delete_all(&self, stream: &str, sequences: Vec<u64>) -> Vec<Result<bool, ApiFailure>> {
-        let mark = if self.erase && !sequences.is_empty() { self.mark(stream).await } else { None };
+        let mark = if self.forgets_removals && !sequences.is_empty() { self.mark(stream).await } else { None };
         let verb = format!("STREAM.MSG.DELETE.{stream}");
         let body = |sequence| json!({ "seq": sequence, "no_erase": mark.is_none() });
         let calls = mark.into_iter().chain(sequences).map(|sequence| (verb.clone(), body(sequence))).collect();

@@ -20,7 +20,7 @@ use crate::{
     streams::{Delivery, StreamService},
 };
 
-const ACK: Bytes = Bytes::from_static(b"+ACK");
+pub(super) const ACK: Bytes = Bytes::from_static(b"+ACK");
 const NAK: Bytes = Bytes::from_static(b"-NAK");
 const EXTEND: Bytes = Bytes::from_static(b"+WPI");
 /// How long an excuse for a hand-back is kept, if the job is not claimed before.

@@ -21,6 +21,7 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 use super::{
     Shared,
     names::{Names, REVIEW},
+    repair::Repaired,
     running,
 };
 use crate::{
@@ -65,7 +66,7 @@ pub(super) struct Puller {
     messages: Subscriber,
     pulls_made: u64,
     lane_of_pull: HashMap<u64, usize>,
-    preparing: JoinSet<(usize, Result<u64>)>,
+    preparing: JoinSet<(usize, Result<Repaired>)>,
     reconnects: watch::Receiver<u64>,
     retry_send: Option<Instant>,
     last_trouble: Option<Instant>,
@@ -78,9 +79,7 @@ pub(super) struct Puller {
 enum QueueState {
     Preparing,
     /// Messages at or below the boundary may have been delivered before the server was killed.
-    Ready {
-        boundary: u64,
-    },
+    Ready(Repaired),
     Paused {
         until: Instant,
     },
@@ -140,8 +139,8 @@ impl Puller {
         };
         // The first preparation is awaited, so that a queue that cannot be served is an error of opening.
         for index in 0..puller.queues.len() {
-            let boundary = puller.shared.prepare_queue(&puller.options.queues[index]).await?;
-            puller.queues[index] = QueueState::Ready { boundary };
+            let repaired = puller.shared.prepare_queue(&puller.options.queues[index]).await?;
+            puller.queues[index] = QueueState::Ready(repaired);
         }
         Ok(puller)
     }
@@ -155,9 +154,9 @@ impl Puller {
         });
     }
 
-    fn prepared(&mut self, queue: usize, outcome: Result<u64>) {
+    fn prepared(&mut self, queue: usize, outcome: Result<Repaired>) {
         match outcome {
-            Ok(boundary) => self.queues[queue] = QueueState::Ready { boundary },
+            Ok(repaired) => self.queues[queue] = QueueState::Ready(repaired),
             Err(error) => {
                 self.queues[queue] = QueueState::Paused { until: Instant::now() + LONGEST_PAUSE / 5 };
                 // The others need not wait for a queue that cannot be served.
@@ -187,7 +186,7 @@ impl Puller {
             let queue = index / LANES;
             match self.queues[queue] {
                 QueueState::Paused { until } if until <= now => self.prepare(queue),
-                QueueState::Ready { .. } => {
+                QueueState::Ready(_) => {
                     if !self.pull_lane(index, now) {
                         self.retry_send = Some(now + RETRY_SEND);
                         return;
@@ -321,8 +320,8 @@ impl Puller {
             return None;
         };
         let since = self.delivered(queue * LANES + usize::from(priority.get()));
-        let boundary = match self.queues[queue] {
-            QueueState::Ready { boundary } => boundary,
+        let boundary = match &self.queues[queue] {
+            QueueState::Ready(repaired) => repaired.boundary,
             // Whether it was delivered before is not known.
             _ => u64::MAX,
         };
@@ -382,7 +381,7 @@ impl Puller {
 
     /// The consumer is not there: deleted, not yet back after a restart, or without a leader.
     fn lost_consumer(&mut self, queue: usize, code: u16, text: &str) {
-        let QueueState::Ready { .. } = self.queues[queue] else { return };
+        let QueueState::Ready(_) = self.queues[queue] else { return };
         self.void_pulls(queue);
         self.queues[queue] = QueueState::Paused { until: Instant::now() + FIRST_PAUSE };
         let name = &self.options.queues[queue].name;
@@ -409,7 +408,7 @@ impl Puller {
 
 enum Wake {
     Message(Option<Message>),
-    Prepared(usize, Result<u64>),
+    Prepared(usize, Result<Repaired>),
     Reconnected,
     Alarm,
 }

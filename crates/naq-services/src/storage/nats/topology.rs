@@ -3,13 +3,16 @@
 //! Invariant: nothing is used whose settings break a promise; the error names each differing field. What is only less
 //! good (replicas, room for consumers) is left to `diagnose`. Making is idempotent, so several processes may race.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures_util::future::try_join_all;
 use naq_models::{Priority, QueueName};
 use serde_json::{Value, json};
 
-use super::{EventStream, Shared, names::Names};
+use super::{EventStream, Shared, names::Names, repair::Repaired};
 use crate::{
     storage::{QueueOptions, Result, StorageError, StorageErrorKind},
     streams::{ApiError, ApiFailure, ConsumerInfo, Revisions, StreamService, marks, nanos},
@@ -359,13 +362,11 @@ impl Shared {
         self.known_queues().remove(queue);
     }
 
-    /// Makes a queue ready for a worker: its stream, its lanes with the worker's lease, and no orphans. Returns the last
-    /// message that may have been acknowledged before this run of the server.
-    pub(super) async fn prepare_queue(&self, queue: &QueueOptions) -> Result<u64> {
+    /// Makes a queue ready for a worker: its stream, its lanes with the worker's lease, and no orphans.
+    pub(super) async fn prepare_queue(self: &Arc<Self>, queue: &QueueOptions) -> Result<Repaired> {
         self.ensure_queue(&queue.name).await?;
         try_join_all(Priority::ALL.map(|priority| self.ensure_lane(&queue.name, priority, Some(queue)))).await?;
-        self.repair_floor(&queue.name).await?;
-        self.boundary(&queue.name).await
+        self.repair_queue(queue).await
     }
 
     /// Makes a lane's consumer, or gives it the lease and limit of `options`. Workers that disagree on them overwrite
