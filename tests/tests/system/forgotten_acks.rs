@@ -18,6 +18,10 @@ const COMPLETED: usize = 1_000;
 const FAILED: usize = 20;
 const WITHOUT_RESULT: usize = 50;
 const LIMIT: Duration = Duration::from_secs(60);
+/// Within this, a server has written to its files what its consumers know; one that is asked to end does not always do it.
+const WRITTEN: Duration = Duration::from_secs(1);
+/// The lane of the usual priority.
+const LANE: &str = "naq_queue_default.p2";
 
 async fn jobs_that_come_back_neither_run_again_nor_lie_in_the_way(version: ServerVersion) -> Result<()> {
     let mut site = Site::start(Backend::Nats(version)).await?;
@@ -144,11 +148,6 @@ async fn back_between_claims(version: ServerVersion, gone: &[u64]) -> Result<()>
     drop(worker);
     Ok(())
 }
-
-/// Within this, a server has written to its files what its consumers know; one that is asked to end does not always do it.
-const WRITTEN: Duration = Duration::from_secs(1);
-/// The lane of the usual priority.
-const LANE: &str = "naq_queue_default.p2";
 
 /// How many messages count as delivered and not acknowledged.
 async fn claimed(site: &Site) -> Result<Option<u64>> {

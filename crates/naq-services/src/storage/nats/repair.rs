@@ -101,6 +101,10 @@ impl Shared {
     /// Acknowledges what a killed server before 2.10 counts as claimed although it is gone: it knows that the message was
     /// removed, and not that it was acknowledged. Such a claim would count against the limit of the lane and hold up the repair.
     async fn release_dead_claims(&self, queue: &QueueName, boundary: u64) -> Result<()> {
+        // Where the server is known to have none, nothing is asked.
+        if !self.streams.forgets_removals() {
+            return Ok(());
+        }
         let failed = |failure| self.streams.error("repair queue", failure);
         let stream = self.names.queue_stream(queue);
         let Some(info) = self.streams.stream_info(&stream).await.map_err(failed)? else { return Ok(()) };
